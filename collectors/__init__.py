@@ -1,0 +1,1 @@
+"""Edge collectors: packets in, batches out, verdicts kept. No Ray, no torch."""

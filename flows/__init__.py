@@ -1,0 +1,1 @@
+"""The vocabulary of flows and the packet engine: no Ray, no machine learning."""

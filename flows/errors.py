@@ -1,0 +1,108 @@
+"""Every error that ServeFlow raises on purpose.
+
+::
+
+    ServeFlowError
+    ├── CaptureError                 a capture file cannot be read, or not to its end
+    │   ├── CaptureFormatError       it is no pcap or pcapng file, or its structure is broken
+    │   ├── CaptureTruncatedError    it ends in the middle of a record
+    │   └── LinkTypeError            its link type is not one that the decoder knows
+    ├── WireError                    a submitted body is not what the service reads
+    │   ├── WireSchemaError          columns or types differ from the schema
+    │   └── BodyTooLargeError        it is over the size limit
+    ├── BundleError                  a model bundle is damaged, incomplete or of another version
+    ├── LabelsError                  a labels file is missing columns or names no known flow
+    ├── SettingsError                a setting is unknown or out of range
+    └── ServiceError                 the service did not answer as it should
+        ├── ServiceUnavailableError  it cannot be reached, or is not ready; trying again may help
+        └── ServiceRefusedError      it refused the request; trying the same again will not help
+
+Each message names the thing, says what is wrong and, where there is one, what to do next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "BodyTooLargeError",
+    "BundleError",
+    "CaptureError",
+    "CaptureFormatError",
+    "CaptureTruncatedError",
+    "LabelsError",
+    "LinkTypeError",
+    "ServeFlowError",
+    "ServiceError",
+    "ServiceRefusedError",
+    "ServiceUnavailableError",
+    "SettingsError",
+    "WireError",
+    "WireSchemaError",
+]
+
+
+class ServeFlowError(Exception):
+    """The base of every error that ServeFlow raises on purpose."""
+
+
+class CaptureError(ServeFlowError):
+    """A capture file cannot be read, or not to its end.
+
+    Args:
+        path: The capture file.
+        reason: What is wrong, in words that fit behind "path: ".
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class CaptureFormatError(CaptureError):
+    """The file is no pcap or pcapng file, or its structure is broken."""
+
+
+class CaptureTruncatedError(CaptureError):
+    """The file ends in the middle of a record; everything before it has been read."""
+
+
+class LinkTypeError(CaptureError):
+    """The capture's link type is not one that the decoder knows."""
+
+
+class WireError(ServeFlowError):
+    """A submitted body is not what the service reads."""
+
+
+class WireSchemaError(WireError):
+    """Columns or types of a batch differ from the schema."""
+
+
+class BodyTooLargeError(WireError):
+    """A submitted body is over the size limit."""
+
+
+class BundleError(ServeFlowError):
+    """A model bundle is damaged, incomplete or of another version."""
+
+
+class LabelsError(ServeFlowError):
+    """A labels file lacks columns or fits no flow of the captures."""
+
+
+class SettingsError(ServeFlowError):
+    """A setting is unknown or out of range."""
+
+
+class ServiceError(ServeFlowError):
+    """The service did not answer as it should."""
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service cannot be reached or is not ready; trying again may help."""
+
+
+class ServiceRefusedError(ServiceError):
+    """The service refused the request; sending the same again will not help."""

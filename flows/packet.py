@@ -1,0 +1,136 @@
+"""The packet record: what ServeFlow knows of one packet, and the end mark of a flow.
+
+Addresses are not part of it: they stay at the collector (see :data:`ENDPOINTS_DTYPE`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ENDPOINTS_DTYPE",
+    "MAX_DEPTH",
+    "PACKET_DTYPE",
+    "Array",
+    "FlowEndReason",
+    "IpFlags",
+    "Protocol",
+    "Records",
+    "TcpFlags",
+    "TcpOptions",
+]
+
+Records: TypeAlias = npt.NDArray[np.void]
+"""A structured array; the docstring that uses it names the dtype."""
+
+Array: TypeAlias = npt.NDArray[Any]
+"""An array whose dtype the docstring that uses it names."""
+
+MAX_DEPTH = 64
+"""The most first packets of a flow that any model may ask for."""
+
+PACKET_DTYPE = np.dtype(
+    [
+        ("flow_id", "<u8"),  # unique per collector incarnation; 0 until the flow table sets it
+        ("time_ns", "<i8"),  # capture time since the epoch, never decreasing per collector
+        ("ip_bytes", "<u2"),  # length of the IP packet on the wire, header included
+        ("payload_bytes", "<u2"),  # of those, behind the transport header
+        ("originator_port", "<u2"),  # 0 for ICMP
+        ("responder_port", "<u2"),  # 0 for ICMP
+        ("tcp_window", "<u2"),  # as on the wire, unscaled
+        ("tcp_mss", "<u2"),  # 0: option absent
+        ("packet_index", "u1"),  # 0: the flow's first packet; of an end mark: packets, at most 255
+        ("flow_end_reason", "u1"),  # FlowEndReason; NONE: this record is a packet
+        ("from_originator", "u1"),  # 1: sent by the side that opened the flow
+        ("ip_version", "u1"),  # 4 or 6
+        ("protocol", "u1"),  # Protocol
+        ("tos", "u1"),  # IPv4 type of service or IPv6 traffic class
+        ("ttl", "u1"),  # IPv4 time to live or IPv6 hop limit
+        ("ip_flags", "u1"),  # IpFlags
+        ("ip_header_bytes", "u1"),  # with options or extension headers, at most 255
+        ("tcp_flags", "u1"),  # TcpFlags
+        ("tcp_header_bytes", "u1"),  # 20 to 60; 0: not TCP
+        ("tcp_options", "u1"),  # TcpOptions
+        ("tcp_window_scale", "u1"),  # shift count plus 1; 0: option absent
+        ("icmp_type", "u1"),
+        ("icmp_code", "u1"),
+        ("reserved", "u1"),  # always 0
+    ]
+)
+"""One packet of a flow, or the flow's end mark; 44 bytes, little-endian.
+
+An end mark (``flow_end_reason`` not ``NONE``) says how many packets the flow had
+(``packet_index``) and when it ended (``time_ns``); its other fields are 0.
+"""
+
+ENDPOINTS_DTYPE = np.dtype(
+    [
+        ("src_hi", "<u8"),  # IPv6 address as two big-endian halves; IPv4 as ::ffff:a.b.c.d
+        ("src_lo", "<u8"),
+        ("dst_hi", "<u8"),
+        ("dst_lo", "<u8"),
+        ("src_port", "<u2"),  # ICMP: its type and code, see flows.keys
+        ("dst_port", "<u2"),
+        ("protocol", "u1"),
+        ("ip_version", "u1"),
+        ("reserved", "<u2"),
+    ]
+)
+"""Who sent a packet to whom; 40 bytes. Stays at the collector."""
+
+
+class Protocol(IntEnum):
+    """The transport protocols that make flows (IANA numbers)."""
+
+    ICMP = 1
+    TCP = 6
+    UDP = 17
+    ICMPV6 = 58
+
+
+class TcpFlags(IntFlag):
+    """The TCP header's flag bits (RFC 9293)."""
+
+    FIN = 0x01
+    SYN = 0x02
+    RST = 0x04
+    PSH = 0x08
+    ACK = 0x10
+    URG = 0x20
+    ECE = 0x40
+    CWR = 0x80
+
+
+class TcpOptions(IntFlag):
+    """Which TCP options a packet carries (RFC 9293, 7323, 2018)."""
+
+    MSS = 0x01
+    WINDOW_SCALE = 0x02
+    SACK_PERMITTED = 0x04
+    SACK = 0x08
+    TIMESTAMPS = 0x10
+    OTHER = 0x20
+    MALFORMED = 0x40  # an option's length runs over the header
+
+
+class IpFlags(IntFlag):
+    """What the IP header says of fragmentation and options."""
+
+    DONT_FRAGMENT = 0x01
+    MORE_FRAGMENTS = 0x02
+    OPTIONS = 0x04  # IPv4 options or IPv6 extension headers are present
+
+
+class FlowEndReason(IntEnum):
+    """How a flow ended, numbered as IPFIX's flowEndReason (RFC 5102, element 136)."""
+
+    NONE = 0  # it has not: the record is a packet
+    IDLE_TIMEOUT = 1
+    ACTIVE_TIMEOUT = 2
+    END_OF_FLOW = 3  # FIN from both sides, or RST
+    FORCED_END = 4  # the capture or the collector ended
+    LACK_OF_RESOURCES = 5

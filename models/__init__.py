@@ -1,0 +1,1 @@
+"""The mathematics of the cascade: features, models, bundles. No Ray."""

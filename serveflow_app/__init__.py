@@ -1,0 +1,1 @@
+"""The application: settings, HTTP surface, command line."""
