@@ -1,0 +1,45 @@
+# `make demo` and `make test` each do all the set-up on a fresh Debian with Python 3.11 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+export RAY_AUTH_MODE ?= disabled
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.PHONY: help install demo test check serve bench lab train clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml constraints.txt tools/install.sh
+	tools/install.sh "$(PYTHON)"
+	touch $@
+
+install: .venv/.installed ## Make .venv with everything in it
+
+demo: install ## Start the service, replay the embedded test runs, sum up
+	$(BIN)/serveflow demo
+
+test: install ## Run all tests
+	tools/need.sh tshark
+	$(BIN)/python -m pytest
+
+check: install ## Lint, types, import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+serve: install ## Serve on 127.0.0.1:8000 until Ctrl-C
+	$(BIN)/serveflow serve
+
+bench: install ## Measure the packet engine and the cascade in one process
+	$(BIN)/python -m benchmarks.engine
+
+lab: install ## Make the embedded captures anew (root)
+	$(BIN)/pip install -q -c constraints.txt -e '.[lab]'
+	$(BIN)/python -m lab --out lab/captures
+
+train: install ## Train the embedded bundle anew
+	$(BIN)/serveflow train --captures lab/captures/train --labels lab/captures/train/labels.csv --out models/embedded
+
+clean: ## Remove what was built
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

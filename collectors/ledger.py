@@ -1,0 +1,197 @@
+"""The collector's replay log: the first packets of every flow without a final verdict.
+
+Flows are numbered in order of appearance, so a ring indexed by that number finds a flow without
+hashing, and a verdict leads back to it because ids are a bijection of numbers
+(:mod:`flows.ids`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors import ledger_kernels as kernels
+from flows.ids import flow_numbers
+from flows.packet import PACKET_DTYPE, Records
+from flows.table import FLOW_DTYPE
+
+__all__ = ["Formed", "Ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """Rows to send.
+
+    Attributes:
+        packets: Packets and end marks, ``PACKET_DTYPE [n]``.
+        flows: Numbers of their flows, uint64 ``[k]``.
+        deadline_ns: The earliest deadline (capture time) of those flows.
+        queued_deadline_ns: The same of flows that found no room.
+    """
+
+    packets: Records
+    flows: npt.NDArray[np.uint64]
+    deadline_ns: int
+    queued_deadline_ns: int
+
+
+class Ledger:
+    """Unsettled flows: what is known, what has been sent, what the service said.
+
+    Args:
+        depth: First packets to keep of each flow.
+        max_wait_s: The service's wait for packets, from a flow's first packet (capture time).
+        seed: The flow table's seed, which leads from ids to numbers.
+        capacity: Flows that fit before the ring grows; a power of two.
+    """
+
+    def __init__(self, depth: int, max_wait_s: float, seed: int, capacity: int = 1024) -> None:
+        self._depth = depth
+        self._max_wait_ns = np.int64(max_wait_s * 1e9)
+        self._seed = np.uint64(seed)
+        self._entries = np.zeros(capacity, kernels.ENTRY_DTYPE)
+        self._flows = np.zeros(capacity, FLOW_DTYPE)
+        self._blocks = np.zeros((capacity, depth), PACKET_DTYPE)
+        self._free = np.arange(capacity, dtype=np.int32)
+        self._free_count = capacity
+        self._queue = np.empty(capacity, np.uint64)
+        self._queued = 0
+        self._base = np.uint64(0)
+        self._end = np.uint64(0)
+        self.settled = 0
+        self.resent_flows = 0
+        self.resent_packets = 0
+
+    @property
+    def admitted(self) -> int:
+        """Flows entered so far."""
+        return int(self._end)
+
+    @property
+    def open(self) -> int:
+        """Flows without a final verdict."""
+        return self.admitted - self.settled
+
+    @property
+    def waiting(self) -> int:
+        """Flows with something to send."""
+        return self._queued
+
+    def enter(self, flows: Records) -> None:
+        """Take new flows in, ``FLOW_DTYPE [n]``, in order of their numbers."""
+        self._reserve(len(flows))
+        at = (self._end + np.arange(len(flows), dtype=np.uint64)) & np.uint64(
+            len(self._entries) - 1
+        )
+        self._flows[at] = flows
+        fresh = np.zeros(len(flows), kernels.ENTRY_DTYPE)
+        fresh["flow_id"] = flows["flow_id"]
+        fresh["block"] = -1
+        fresh["state"] = kernels.NEW
+        self._entries[at] = fresh
+        self._end += np.uint64(len(flows))
+
+    def keep(
+        self,
+        packets: Records,
+        kept: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.uint64],
+        seen_ns: npt.NDArray[np.int64],
+    ) -> None:
+        """Keep ``packets[kept]``, seen at ``seen_ns`` (wall clock), of unsettled flows."""
+        self._free_count, self._queued = kernels.keep(
+            self._entries, self._blocks, self._free, self._free_count,
+            self._queue, self._queued, self._base, packets, kept, numbers, seen_ns,
+        )  # fmt: skip
+
+    def end_flows(self, ends: Records, seen_ns: int) -> None:
+        """Note the ends of flows, ``END_DTYPE [n]``."""
+        self._queued = kernels.end_flows(
+            self._entries, self._queue, self._queued, self._base, ends, seen_ns
+        )
+
+    def form(self, limit: int, clock_ns: int, now_ns: int) -> Formed:
+        """Take up to ``limit`` rows to send at ``clock_ns`` (capture) and ``now_ns`` (wall)."""
+        out = np.zeros(max(limit, self._depth + 1), PACKET_DTYPE)
+        flows = np.empty(len(out), np.uint64)
+        rows, written, self._queued, written_ns, queued_ns = kernels.form(
+            self._entries, self._blocks, self._queue, self._queued, self._base,
+            clock_ns, self._max_wait_ns, now_ns, out, flows,
+        )  # fmt: skip
+        return Formed(
+            out[:rows].copy(),
+            flows[:written].copy(),
+            int(written_ns + self._max_wait_ns),
+            int(queued_ns + self._max_wait_ns),
+        )
+
+    def settle(self, verdicts: Records) -> tuple[npt.NDArray[np.int64], Records, Records]:
+        """Take verdicts in, ``VERDICT_DTYPE [n]``.
+
+        Returns:
+            Rows of ``verdicts`` that gave their flow its final verdict, the flows
+            (``FLOW_DTYPE``) and the ledger's entries (``ENTRY_DTYPE``) of those.
+        """
+        accepted = np.empty(len(verdicts), np.int64)
+        self._free_count, self._queued, n = kernels.settle(
+            self._entries, self._free, self._free_count, self._queue, self._queued,
+            self._base, self._end, self._seed, verdicts, accepted,
+        )  # fmt: skip
+        self.settled += n
+        accepted = accepted[:n]
+        numbers = flow_numbers(verdicts["flow_id"][accepted], int(self._seed))
+        at = numbers & np.uint64(len(self._entries) - 1)
+        flows, entries = self._flows[at], self._entries[at]
+        self._base = kernels.advance_base(self._entries, self._base, self._end)
+        return accepted, flows, entries
+
+    def send_again(self, numbers: npt.NDArray[np.uint64]) -> None:
+        """Send these flows, as far as they are unsettled, again from their first packet."""
+        self._queued, flows, packets = kernels.reset(
+            self._entries, self._queue, self._queued, self._base, numbers
+        )
+        self.resent_flows += flows
+        self.resent_packets += packets
+
+    def uncertain_of(self, tracker: int, trackers: int) -> npt.NDArray[np.uint64]:
+        """Return the numbers of the uncertain flows that are pinned to ``tracker``."""
+        return kernels.reset_tracker(self._entries, self._base, self._end, tracker, trackers)
+
+    def overdue(self, watermark_ns: int, sent_before_ns: int) -> npt.NDArray[np.uint64]:
+        """Return the numbers of flows whose verdict should have come but did not.
+
+        Args:
+            watermark_ns: What the service has acknowledged.
+            sent_before_ns: Only flows last sent before this wall clock.
+        """
+        return kernels.overdue(
+            self._entries, self._base, self._end, self._depth,
+            watermark_ns - self._max_wait_ns, sent_before_ns,
+        )  # fmt: skip
+
+    def _reserve(self, more: int) -> None:
+        need = int(self._end - self._base) + more
+        size = len(self._entries)
+        if need <= size:
+            return
+        new = 1 << (need - 1).bit_length()
+        numbers = np.arange(self._base, self._end, dtype=np.uint64)
+        old_at, new_at = numbers & np.uint64(size - 1), numbers & np.uint64(new - 1)
+        for name in ("_entries", "_flows"):
+            old = getattr(self, name)
+            grown = np.zeros(new, old.dtype)
+            grown[new_at] = old[old_at]
+            setattr(self, name, grown)
+        blocks = np.zeros((new, self._depth), PACKET_DTYPE)
+        blocks[:size] = self._blocks
+        self._blocks = blocks
+        free = np.empty(new, np.int32)
+        free[: self._free_count] = self._free[: self._free_count]
+        free[self._free_count : self._free_count + new - size] = np.arange(size, new)
+        self._free = free
+        self._free_count += new - size
+        queue = np.empty(new, np.uint64)
+        queue[: self._queued] = self._queue[: self._queued]
+        self._queue = queue

@@ -1,0 +1,331 @@
+"""Compiled parts of :mod:`collectors.ledger`: one entry per flow, in a ring by flow number."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.compiled import compiled
+from flows.ids import mix64, unmix64
+from flows.packet import Records
+
+__all__ = [
+    "ASKED",
+    "ENTRY_DTYPE",
+    "FINAL",
+    "NEW",
+    "UNCERTAIN",
+    "advance_base",
+    "end_flows",
+    "form",
+    "keep",
+    "overdue",
+    "reset",
+    "reset_tracker",
+    "settle",
+]
+
+NEW = 1  # its first packet has not been sent, or everything is to be sent again
+ASKED = 2  # its first packet is in flight
+UNCERTAIN = 3  # it has a provisional verdict: the service waits for its packets
+FINAL = 4
+
+ENTRY_DTYPE = np.dtype(
+    [
+        ("flow_id", "<u8"),
+        ("start_ns", "<i8"),
+        ("end_ns", "<i8"),
+        ("first_seen_ns", "<i8"),  # wall clock at which the first packet came
+        ("last_seen_ns", "<i8"),  # ... the latest packet kept, or the end
+        ("asked_seen_ns", "<i8"),  # ... the latest packet sent
+        ("sent_ns", "<i8"),  # wall clock of the last sending
+        ("infer_ns", "<i8"),  # model time so far
+        ("block", "<i4"),  # where its packets are kept; -1: nowhere
+        ("state", "u1"),
+        ("kept", "u1"),
+        ("sent", "u1"),
+        ("end_packets", "u1"),
+        ("end_reason", "u1"),  # 0: it has not ended
+        ("end_sent", "u1"),
+        ("queued", "u1"),  # it stands in the queue of flows with something to send
+        ("again", "u1"),  # send all at once: it is sent again, or its deadline has passed
+    ]
+)
+
+
+@compiled
+def keep(
+    entries: Records,
+    blocks: Records,
+    free: npt.NDArray[np.int32],
+    free_count: int,
+    queue: npt.NDArray[np.uint64],
+    queued: int,
+    base: np.uint64,
+    packets: Records,
+    kept: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.uint64],
+    seen_ns: npt.NDArray[np.int64],
+) -> tuple[int, int]:
+    """Keep the packets ``kept`` of unsettled flows; return free blocks and queue length."""
+    mask = np.uint64(len(entries) - 1)
+    for j in range(len(kept)):
+        i = kept[j]
+        number = numbers[i]
+        if number < base:
+            continue
+        e = np.int64(number & mask)
+        entry = entries[e]
+        if entry.state == 4 or packets[i].packet_index != entry.kept:
+            continue
+        if entry.block < 0:
+            free_count -= 1
+            entry.block = free[free_count]
+            entry.start_ns = packets[i].time_ns
+            entry.first_seen_ns = seen_ns[i]
+        blocks[entry.block, entry.kept] = packets[i]
+        entry.kept += 1
+        entry.last_seen_ns = seen_ns[i]
+        if entry.queued == 0 and entry.state != 2:
+            entry.queued = 1
+            queue[queued] = number
+            queued += 1
+    return free_count, queued
+
+
+@compiled
+def end_flows(
+    entries: Records,
+    queue: npt.NDArray[np.uint64],
+    queued: int,
+    base: np.uint64,
+    ends: Records,
+    seen_ns: int,
+) -> int:
+    """Note the ends of flows; return the queue's length."""
+    mask = np.uint64(len(entries) - 1)
+    for i in range(len(ends)):
+        number = ends[i].flow_number
+        if number < base:
+            continue
+        entry = entries[np.int64(number & mask)]
+        if entry.state == 4:
+            continue
+        entry.end_ns = ends[i].time_ns
+        entry.end_packets = min(ends[i].packets, 255)
+        entry.end_reason = ends[i].reason
+        entry.last_seen_ns = seen_ns
+        if entry.queued == 0 and entry.state != 2:
+            entry.queued = 1
+            queue[queued] = number
+            queued += 1
+    return queued
+
+
+@compiled
+def form(
+    entries: Records,
+    blocks: Records,
+    queue: npt.NDArray[np.uint64],
+    queued: int,
+    base: np.uint64,
+    clock_ns: int,
+    max_wait_ns: int,
+    now_ns: int,
+    out: Records,
+    flows: npt.NDArray[np.uint64],
+) -> tuple[int, int, int, int, int]:
+    """Write what is to be sent into ``out``, which holds zeros.
+
+    Returns rows and flows written, the queue's new length, and the earliest start (ns) of the
+    flows written and of those still queued.
+
+    A flow whose deadline is still ahead sends its first packet alone: most need no more.
+    """
+    mask = np.uint64(len(entries) - 1)
+    rows = 0
+    written = 0
+    taken = 0
+    written_start_ns = np.int64(1) << 62
+    queued_start_ns = np.int64(1) << 62
+    depth = blocks.shape[1]
+    while taken < queued and rows + depth + 1 <= len(out):
+        number = queue[taken]
+        taken += 1
+        if number < base:
+            continue
+        entry = entries[np.int64(number & mask)]
+        entry.queued = 0
+        if entry.state == 4 or entry.state == 2:
+            continue
+        if entry.state == 1 and entry.again == 0 and entry.start_ns + max_wait_ns > clock_ns:
+            out[rows] = blocks[entry.block, 0]
+            rows += 1
+            entry.sent = 1
+            entry.state = 2
+            entry.asked_seen_ns = entry.first_seen_ns
+        else:
+            for k in range(entry.sent, entry.kept):
+                out[rows] = blocks[entry.block, k]
+                rows += 1
+            entry.sent = entry.kept
+            if entry.end_reason and entry.end_sent == 0:
+                out[rows].flow_id = entry.flow_id
+                out[rows].time_ns = entry.end_ns
+                out[rows].packet_index = entry.end_packets
+                out[rows].flow_end_reason = entry.end_reason
+                entry.end_sent = 1
+                rows += 1
+            if entry.state == 1:
+                entry.state = 2
+            entry.again = 0
+            entry.asked_seen_ns = entry.last_seen_ns
+        entry.sent_ns = now_ns
+        written_start_ns = min(written_start_ns, entry.start_ns)
+        flows[written] = number
+        written += 1
+    left = queued - taken
+    for i in range(left):
+        number = queue[taken + i]
+        queue[i] = number
+        if number >= base:
+            queued_start_ns = min(queued_start_ns, entries[np.int64(number & mask)].start_ns)
+    return rows, written, left, written_start_ns, queued_start_ns
+
+
+@compiled
+def settle(
+    entries: Records,
+    free: npt.NDArray[np.int32],
+    free_count: int,
+    queue: npt.NDArray[np.uint64],
+    queued: int,
+    base: np.uint64,
+    end: np.uint64,
+    seed: np.uint64,
+    verdicts: Records,
+    accepted: npt.NDArray[np.int64],
+) -> tuple[int, int, int]:
+    """Take verdicts in; return free blocks, queue length and how many became final.
+
+    ``accepted[:n]`` are the rows of ``verdicts`` that gave a flow its final verdict.
+    """
+    mask = np.uint64(len(entries) - 1)
+    finals = 0
+    for i in range(len(verdicts)):
+        number = np.uint64(unmix64(verdicts[i].flow_id) - seed)
+        if number < base or number >= end:
+            continue
+        entry = entries[np.int64(number & mask)]
+        if entry.state == 4:
+            continue
+        entry.infer_ns += verdicts[i].infer_ns
+        if verdicts[i].final:
+            entry.state = 4
+            if entry.block >= 0:
+                free[free_count] = entry.block
+                free_count += 1
+                entry.block = -1
+            accepted[finals] = i
+            finals += 1
+        elif entry.state == 2:
+            entry.state = 3
+            more = entry.sent < entry.kept or (entry.end_reason and entry.end_sent == 0)
+            if more and entry.queued == 0:
+                entry.queued = 1
+                queue[queued] = number
+                queued += 1
+    return free_count, queued, finals
+
+
+@compiled
+def advance_base(entries: Records, base: np.uint64, end: np.uint64) -> np.uint64:
+    """Return the number of the oldest flow without a final verdict."""
+    mask = np.uint64(len(entries) - 1)
+    while base < end and entries[np.int64(base & mask)].state == 4:
+        base += np.uint64(1)
+    return base
+
+
+@compiled
+def _start_over(entry: Records) -> None:
+    entry.state = 1
+    entry.sent = 0
+    entry.end_sent = 0
+    entry.infer_ns = 0
+    entry.again = 1
+
+
+@compiled
+def reset(
+    entries: Records,
+    queue: npt.NDArray[np.uint64],
+    queued: int,
+    base: np.uint64,
+    numbers: npt.NDArray[np.uint64],
+) -> tuple[int, int, int]:
+    """Send these flows again from their first packet.
+
+    Returns the queue's length, how many flows that are, and how many of their packets had been
+    sent.
+    """
+    mask = np.uint64(len(entries) - 1)
+    count = 0
+    packets = 0
+    for number in numbers:
+        if number < base:
+            continue
+        entry = entries[np.int64(number & mask)]
+        if entry.state != 2 and entry.state != 3:
+            continue
+        count += 1
+        packets += entry.sent
+        _start_over(entry)
+        if entry.queued == 0:
+            entry.queued = 1
+            queue[queued] = number
+            queued += 1
+    return queued, count, packets
+
+
+@compiled
+def reset_tracker(
+    entries: Records, base: np.uint64, end: np.uint64, tracker: int, trackers: int
+) -> npt.NDArray[np.uint64]:
+    """Return the numbers of uncertain flows that are pinned to ``tracker``."""
+    mask = np.uint64(len(entries) - 1)
+    out = np.empty(np.int64(end - base), np.uint64)
+    n = 0
+    number = base
+    while number < end:
+        entry = entries[np.int64(number & mask)]
+        slot = np.int64(mix64(entry.flow_id) & np.uint64(0xFF))
+        if entry.state == 3 and slot % trackers == tracker:
+            out[n] = number
+            n += 1
+        number += np.uint64(1)
+    return out[:n]
+
+
+@compiled
+def overdue(
+    entries: Records,
+    base: np.uint64,
+    end: np.uint64,
+    depth: int,
+    deadline_before_ns: int,
+    sent_before_ns: int,
+) -> npt.NDArray[np.uint64]:
+    """Return the numbers of flows whose verdict should have come but did not."""
+    mask = np.uint64(len(entries) - 1)
+    out = np.empty(np.int64(end - base), np.uint64)
+    n = 0
+    number = base
+    while number < end:
+        entry = entries[np.int64(number & mask)]
+        complete = entry.end_sent or entry.sent == depth or entry.start_ns < deadline_before_ns
+        if entry.state == 3 and complete and entry.sent_ns < sent_before_ns:
+            out[n] = number
+            n += 1
+        number += np.uint64(1)
+    return out[:n]

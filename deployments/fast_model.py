@@ -1,0 +1,24 @@
+"""FastModel: the tiers on packet 1, as autoscaled replicas."""
+
+from __future__ import annotations
+
+from ray import serve
+
+from deployments.local import LocalFastTiers
+from models.cascade import load_cascade
+
+__all__ = ["FastModel"]
+
+
+@serve.deployment
+class FastModel(LocalFastTiers):
+    """The tiers that answer on packet 1, behind a handle.
+
+    Args:
+        bundle: The bundle's folder.
+        fast_tiers: Leading tiers that want packet 1 only.
+    """
+
+    def __init__(self, bundle: str, fast_tiers: int) -> None:
+        super().__init__(load_cascade(bundle, tiers=range(fast_tiers)))
+        self.warm_up()

@@ -1,0 +1,58 @@
+"""Ray Serve handles behind the dispatch's protocols.
+
+Arguments travel by value: by reference (the object store) costs more at every size measured
+(docs/decisions/0004-handles-by-value.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.dispatch import Absorb, Absorbed
+from flows.join import Due
+from flows.packet import Records
+
+__all__ = ["HandleFastTiers", "HandleSlowTiers", "HandleTracker"]
+
+
+def _by_value(handle: DeploymentHandle) -> DeploymentHandle:
+    return handle.options(_by_reference=False)
+
+
+class HandleFastTiers:
+    """FastModel behind its handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = _by_value(handle)
+
+    async def answer(self, packets: Records) -> Records:
+        """Judge first packets; see :class:`deployments.dispatch.FastTiers`."""
+        return cast(Records, await self._handle.answer.remote(packets))
+
+
+class HandleSlowTiers:
+    """SlowModel behind its handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = _by_value(handle)
+
+    async def answer(self, due: Due) -> Records:
+        """Judge the due flows; see :class:`deployments.dispatch.SlowTiers`."""
+        return cast(Records, await self._handle.answer.remote(due))
+
+
+class HandleTracker:
+    """One FlowTracker behind its handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = _by_value(handle)
+
+    async def absorb(self, request: Absorb) -> Absorbed:
+        """Take packets and marks in; see :class:`deployments.dispatch.Tracker`."""
+        return cast(Absorbed, await self._handle.absorb.remote(request))
+
+    async def status(self) -> dict[str, Any]:
+        """Return the tracker's incarnation and its conservation counters."""
+        return cast("dict[str, Any]", await self._handle.status.remote())

@@ -1,0 +1,25 @@
+"""SlowModel: the deeper tiers, as autoscaled replicas."""
+
+from __future__ import annotations
+
+from ray import serve
+
+from deployments.local import LocalSlowTiers
+from models.cascade import load_cascade
+
+__all__ = ["SlowModel"]
+
+
+@serve.deployment
+class SlowModel(LocalSlowTiers):
+    """The deeper tiers, behind a handle.
+
+    Args:
+        bundle: The bundle's folder.
+        fast_tiers: Leading tiers, which are not loaded here.
+        tiers: Number of all tiers.
+    """
+
+    def __init__(self, bundle: str, fast_tiers: int, tiers: int) -> None:
+        super().__init__(load_cascade(bundle, tiers=range(fast_tiers, tiers)))
+        self.warm_up()

@@ -1,0 +1,293 @@
+"""The wire form of batches and verdicts: Arrow IPC streams (docs/architecture.md, "Wire").
+
+A **packet batch** is one Arrow IPC stream. Its columns are the fields of
+:data:`~flows.packet.PACKET_DTYPE` in that order, none nullable; its schema metadata name the
+format, the collector and the watermark. It is read without copying a column and without
+decompressing anything.
+
+A **verdict stream** is one Arrow IPC stream of one or more record batches: the first leaves as
+soon as the fast tiers have answered, later ones as flows settle.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from flows.arrow_header import batch_header
+from flows.errors import WireError, WireSchemaError
+from flows.packet import MAX_DEPTH, PACKET_DTYPE, FlowEndReason, Records
+from flows.verdict import VERDICT_DTYPE
+
+__all__ = [
+    "ARROW_STREAM",
+    "MAX_BATCH_PACKETS",
+    "PACKET_FORMAT",
+    "PACKET_SCHEMA",
+    "VERDICT_FORMAT",
+    "PacketBatch",
+    "VerdictReader",
+    "VerdictWriter",
+    "decode_batch",
+    "encode_batch",
+    "malformed_rows",
+]
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+"""The media type of both forms (IANA)."""
+
+PACKET_FORMAT = "serveflow.packets.v1"
+VERDICT_FORMAT = "serveflow.verdicts.v1"
+
+MAX_BATCH_PACKETS = 65_536
+"""The most rows of one packet batch."""
+
+_MAX_TIME_NS = 1 << 62  # leaves room for adding waits without overflow; the year 2116
+_MAX_NAME = 128
+
+
+def _columns(dtype: np.dtype[np.void]) -> list[str]:
+    return [name for name in dtype.names or () if name != "reserved"]
+
+
+def _schema(dtype: np.dtype[np.void]) -> pa.Schema:
+    return pa.schema(
+        [pa.field(c, pa.from_numpy_dtype(dtype[c]), nullable=False) for c in _columns(dtype)]
+    )
+
+
+PACKET_SCHEMA: pa.Schema = _schema(PACKET_DTYPE)
+"""The columns of a packet batch."""
+
+_VERDICT_SCHEMA: pa.Schema = _schema(VERDICT_DTYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketBatch:
+    """What a collector submits at once.
+
+    Attributes:
+        collector: Name of the collector incarnation; flow ids are unique within it.
+        watermark_ns: Every packet of this collector up to this capture time has been submitted.
+        packets: Packets and end marks, ``PACKET_DTYPE [n]``.
+    """
+
+    collector: str
+    watermark_ns: int
+    packets: Records
+
+
+def _to_arrow(records: Records, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [np.ascontiguousarray(records[name]) for name in schema.names]
+    return pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=schema)
+
+
+def _from_arrow(batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
+    out = np.zeros(batch.num_rows, dtype)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        out[name] = column.to_numpy(zero_copy_only=True)
+    return out
+
+
+def encode_batch(batch: PacketBatch) -> bytes:
+    """Return ``batch`` as an Arrow IPC stream."""
+    schema = PACKET_SCHEMA.with_metadata(
+        {
+            "format": PACKET_FORMAT,
+            "collector": batch.collector,
+            "watermark_ns": str(batch.watermark_ns),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(_to_arrow(batch.packets, schema))
+    return bytes(sink.getvalue())
+
+
+def decode_batch(body: bytes | memoryview) -> PacketBatch:
+    """Read a packet batch.
+
+    Raises:
+        WireSchemaError: The columns, their types or the metadata are not those of a packet batch.
+        WireError: The body is no Arrow IPC stream, is compressed, or has too many rows.
+    """
+    try:
+        messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
+        schema_message = messages.read_next_message()
+        if schema_message.type != "schema":
+            raise WireError(f"the stream begins with a {schema_message.type}, not with a schema")
+        schema = pa.ipc.read_schema(schema_message)
+        collector, watermark_ns = _check_schema(schema)
+        parts = []
+        rows = 0
+        for message in _record_batches(messages):
+            rows += batch_header(message.metadata.to_pybytes())
+            if rows > MAX_BATCH_PACKETS:
+                raise WireError(f"over {MAX_BATCH_PACKETS:,} rows: send smaller batches")
+            part = pa.ipc.read_record_batch(message, schema)
+            part.validate(full=True)
+            if any(column.null_count for column in part.columns):
+                raise WireSchemaError("a column holds nulls; none may")
+            parts.append(_from_arrow(part, PACKET_DTYPE))
+    except (pa.ArrowException, OSError, EOFError, StopIteration, ValueError) as error:
+        raise WireError(f"not an Arrow IPC stream: {_first_line(error)}") from None
+    packets = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, PACKET_DTYPE), *parts])
+    return PacketBatch(collector, watermark_ns, packets)
+
+
+def _record_batches(messages: Any) -> Iterator[Any]:
+    while True:
+        try:
+            message = messages.read_next_message()
+        except StopIteration:
+            return
+        if message.type != "record batch":
+            raise WireError(f"the stream holds a {message.type}; only record batches may follow")
+        yield message
+
+
+def _check_schema(schema: pa.Schema) -> tuple[str, int]:
+    if not schema.equals(PACKET_SCHEMA, check_metadata=False):
+        raise WireSchemaError(_schema_difference(schema))
+    metadata = schema.metadata or {}
+    if metadata.get(b"format") != PACKET_FORMAT.encode():
+        raise WireSchemaError(f"the schema's metadata must hold format={PACKET_FORMAT}")
+    try:
+        collector = metadata[b"collector"].decode()
+        watermark_ns = int(metadata[b"watermark_ns"])
+    except (KeyError, ValueError):
+        raise WireSchemaError(
+            "the schema's metadata must hold collector (text) and watermark_ns (a whole number)"
+        ) from None
+    if not 0 < len(collector) <= _MAX_NAME:
+        raise WireSchemaError(f"collector must have 1 to {_MAX_NAME} characters")
+    if not 0 <= watermark_ns < _MAX_TIME_NS:
+        raise WireSchemaError(f"watermark_ns is out of range: {watermark_ns}")
+    return collector, watermark_ns
+
+
+def _schema_difference(schema: pa.Schema) -> str:
+    want = {f.name: f.type for f in PACKET_SCHEMA}
+    have = {f.name: f.type for f in schema}
+    said = [f"column {name} is missing" for name in want if name not in have]
+    said += [f"column {name} is unknown" for name in have if name not in want]
+    said += [
+        f"column {name} is {have[name]}, not {want[name]}"
+        for name in want
+        if name in have and have[name] != want[name]
+    ]
+    return (
+        "; ".join(said[:5]) or "columns are out of order or nullable"
+    ) + " (GET /v1/schema lists the columns)"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["it is empty or ends early"])[0][:200]
+
+
+def malformed_rows(packets: Records) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Tell which rows, bool ``[n]``, of ``PACKET_DTYPE [n]`` cannot be a packet or an end mark."""
+    is_mark = packets["flow_end_reason"] != FlowEndReason.NONE
+    return np.asarray(
+        (packets["flow_end_reason"] > max(FlowEndReason))
+        | (~is_mark & (packets["packet_index"] >= MAX_DEPTH))
+        | (packets["time_ns"] < 0)
+        | (packets["time_ns"] >= _MAX_TIME_NS)
+        | (packets["from_originator"] > 1)
+    )
+
+
+class _Chunks(io.RawIOBase):
+    """A sink that hands out what was written since the last time."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._parts.append(bytes(data))
+        return len(self._parts[-1])
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+
+@dataclass(slots=True)
+class VerdictWriter:
+    """Encodes the verdicts of one response, part by part.
+
+    Args:
+        classes: Names of the labels, by index.
+        model_version: The bundle that judged.
+    """
+
+    classes: tuple[str, ...]
+    model_version: str
+    _sink: _Chunks = field(init=False, repr=False)
+    _writer: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._sink = _Chunks()
+        schema = _VERDICT_SCHEMA.with_metadata(
+            {
+                "format": VERDICT_FORMAT,
+                "classes": json.dumps(self.classes),
+                "model_version": self.model_version,
+            }
+        )
+        self._writer = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), schema)
+
+    def part(self, verdicts: Records, notes: dict[str, Any] | None = None) -> bytes:
+        """Encode ``VERDICT_DTYPE [n]`` with ``notes`` about the service (JSON) as the next part."""
+        metadata = {"notes": json.dumps(notes)} if notes else None
+        self._writer.write_batch(_to_arrow(verdicts, _VERDICT_SCHEMA), custom_metadata=metadata)
+        return self._sink.take()
+
+    def end(self) -> bytes:
+        """Return the bytes that end the stream."""
+        self._writer.close()
+        return self._sink.take()
+
+
+class VerdictReader:
+    """Reads a verdict stream, part by part as it comes.
+
+    Args:
+        source: The response body, a readable binary file.
+
+    Raises:
+        WireError: The body is no verdict stream, or it ends before its end mark.
+    """
+
+    def __init__(self, source: IO[bytes]) -> None:
+        try:
+            self._reader = pa.ipc.open_stream(source)
+            metadata = self._reader.schema.metadata or {}
+            if metadata.get(b"format") != VERDICT_FORMAT.encode():
+                raise WireError(f"the answer is not of the format {VERDICT_FORMAT}")
+            self.classes: tuple[str, ...] = tuple(json.loads(metadata[b"classes"]))
+            self.model_version = metadata[b"model_version"].decode()
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise WireError(f"the answer is no verdict stream: {_first_line(error)}") from None
+
+    def __iter__(self) -> Iterator[tuple[Records, dict[str, Any]]]:
+        """Yield ``VERDICT_DTYPE [n]`` and the notes of each part."""
+        while True:
+            try:
+                batch, metadata = self._reader.read_next_batch_with_custom_metadata()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError) as error:
+                raise WireError(f"the answer broke off: {_first_line(error)}") from None
+            notes = json.loads(metadata[b"notes"]) if metadata else {}
+            yield _from_arrow(batch, VERDICT_DTYPE), notes

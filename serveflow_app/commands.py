@@ -1,0 +1,174 @@
+"""What each command does; :mod:`serveflow_app.cli` says how it is called.
+
+Ray, torch and scikit-learn are imported by the commands that need them, so that the others start
+at once and an edge box can do without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from collectors.replay import ReplaySettings
+from collectors.sender import HttpSender
+from flows.errors import SettingsError
+from models.labels import LabelBook
+from serveflow_app.output import emit_json, messages, progress_bar, summary_table
+from serveflow_app.run_replay import Run, capture_files, run_replay
+from serveflow_app.settings import embedded_bundle
+
+__all__ = ["classify", "demo", "evaluate", "replay", "serve", "train"]
+
+_LabelsOption = tuple[Path | None, str]
+
+
+def serve(
+    config: Path | None, host: str | None, port: int | None, options: dict[str, Any], as_json: bool
+) -> None:
+    """Run the service until Ctrl-C."""
+    from serveflow_app.serve_config import default_config, load_config, override
+    from serveflow_app.service import Service
+
+    args = {
+        key: str(Path(value).resolve()) if key == "bundle" else value
+        for key, value in options.items()
+        if value is not None
+    }
+    checked = override(load_config(config or default_config()), host=host, port=port, args=args)
+    with Service(checked) as service:
+        with messages.status("starting Ray Serve …"):
+            took_s = service.wait_ready()
+        if as_json:
+            emit_json({"url": service.url, "dashboard": service.dashboard, "start_s": took_s})
+        messages.print(
+            f"ServeFlow serves at [bold]{service.url}[/] after {took_s:.1f} s · "
+            f"Ray's dashboard: {service.dashboard} · Ctrl-C ends it",
+            highlight=False,
+        )
+        try:
+            service.wait()
+        except KeyboardInterrupt:
+            messages.print("shutting down …")
+            return
+        raise SettingsError(f"the service ended by itself:\n{service.tail()}")
+
+
+def replay(
+    captures: list[Path], to: str, rate: str, out: Path | None, labels: _LabelsOption, as_json: bool
+) -> None:
+    """Send captures to a running service."""
+    settings = ReplaySettings(speed=_speed(rate))
+    sender = HttpSender(to)
+    try:
+        run = run_replay(
+            capture_files(captures), sender, settings, out=out, labels=_label_book(labels)
+        )
+    finally:
+        sender.close()
+    _finish(run, f"replayed to {to}", as_json)
+
+
+def classify(
+    captures: list[Path],
+    bundle: Path | None,
+    trackers: int,
+    out: Path | None,
+    labels: _LabelsOption,
+    as_json: bool,
+) -> None:
+    """Classify captures in this process."""
+    from models.cascade import load_cascade
+    from serveflow_app.local_sender import LocalSender
+
+    sender = LocalSender(load_cascade(bundle or embedded_bundle()), trackers)
+    # One batch at a time: the dispatcher runs in the thread that submits.
+    settings = ReplaySettings(max_in_flight=1, batch_delay_s=0.0)
+    try:
+        run = run_replay(
+            capture_files(captures), sender, settings, out=out, labels=_label_book(labels)
+        )
+    finally:
+        sender.close()
+    _finish(run, "classified in this process", as_json)
+
+
+def demo(speed: float, port: int | None, as_json: bool) -> None:
+    """Start the service, replay the embedded test runs, sum up, shut down."""
+    from serveflow_app.demo import run_demo
+
+    run = run_demo(speed, port)
+    _finish(run, "the embedded test runs, never trained on", as_json)
+
+
+def train(
+    captures: Path, labels: Path, out: Path, label_column: str, group_by: str, as_json: bool
+) -> None:
+    """Train a cascade and write its bundle."""
+    from models.training import train as train_cascade
+
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=None)
+
+        def on_progress(step: str, done: int, total: int) -> None:
+            bar.update(task, description=step, completed=done, total=total)
+
+        report = train_cascade(
+            captures,
+            labels,
+            out,
+            label_column=label_column,
+            group_by=group_by,
+            progress=on_progress,
+        )
+    result = report.to_dict()
+    if as_json:
+        emit_json(result)
+    else:
+        messages.print_json(data=result)
+        messages.print(f"wrote {out}")
+
+
+def evaluate(
+    bundle: Path, captures: Path, labels: Path, label_column: str, as_json: bool
+) -> None:
+    """Compare the cascade with its tiers alone."""
+    from models.evaluation import evaluate as evaluate_bundle
+
+    with messages.status("evaluating …"):
+        result = evaluate_bundle(bundle, captures, labels, label_column=label_column).to_dict()
+    if as_json:
+        emit_json(result)
+        return
+    messages.print_json(data=result)
+
+
+def _label_book(option: _LabelsOption) -> LabelBook | None:
+    path, column = option
+    return None if path is None else LabelBook.read(path, column)
+
+
+def _speed(rate: str) -> float | None:
+    """Read ``--rate``: None stands for as fast as it goes."""
+    if rate == "max":
+        return None
+    if rate == "real":
+        return 1.0
+    try:
+        speed = float(rate)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < 1e6:
+        raise SettingsError(f"--rate {rate}: give real, max, or a multiple such as 10")
+    return speed
+
+
+def _finish(run: Run, title: str, as_json: bool) -> None:
+    """Print the summary; fail when no capture was read to its end."""
+    if as_json:
+        emit_json(run.summary)
+    else:
+        messages.print(summary_table(run.summary, title))
+    if not run.read_any:
+        if not as_json:
+            messages.print("[bold red]error[/] no capture could be read to its end")
+        raise SystemExit(1)

@@ -1,0 +1,165 @@
+"""Start, await and stop the service as a child process: ``serve run`` with our configuration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import yaml
+
+from flows.errors import ServiceError
+
+__all__ = ["Service", "service_environment"]
+
+_STOP_S = 40.0
+_ENVIRONMENT = {
+    # Local and on loopback: without this Ray writes a token into the home directory.
+    "RAY_AUTH_MODE": "disabled",
+    # HAProxy in front of the replicas: a fifth to an eighth of the CPU per request.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    # Ray starts workers at nice 15: anything else on the box would starve them.
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # One thread per replica: replicas are the parallelism.
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+}
+
+
+def service_environment() -> dict[str, str]:
+    """Return the environment that the service runs in; what is set already stays."""
+    return {**_ENVIRONMENT, **os.environ}
+
+
+class Service:
+    """The service as a child process.
+
+    Args:
+        config: A checked Serve configuration.
+        log: File for everything that Ray and the service print; a temporary one by default.
+    """
+
+    def __init__(self, config: dict[str, Any], log: Path | None = None) -> None:
+        self._config = config
+        self._folder = tempfile.TemporaryDirectory(prefix="serveflow-")
+        self.log = log or Path(self._folder.name) / "service.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The service's base address."""
+        http = self._config.get("http_options", {})
+        host = http.get("host", "127.0.0.1")
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{http.get('port', 8000)}"  # noqa: S104 (compared, not bound)
+
+    @property
+    def dashboard(self) -> str:
+        """Address of Ray's dashboard."""
+        return "http://127.0.0.1:8265"
+
+    @property
+    def running(self) -> bool:
+        """Whether the child process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the child process; :meth:`wait_ready` tells when it serves.
+
+        Raises:
+            ServiceError: Something answers at the address already.
+        """
+        if self._taken():
+            raise ServiceError(
+                f"{self.url} is taken: something answers there. Stop it, or choose another --port."
+            )
+        path = Path(self._folder.name) / "serve_config.yaml"
+        path.write_text(yaml.safe_dump(self._config, sort_keys=False))
+        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(path), "--address=local"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and file)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=service_environment(),
+                start_new_session=True,  # Ctrl-C reaches it once: from us
+            )
+
+    def wait_ready(
+        self, timeout_s: float = 180.0, on_wait: Callable[[float], None] = lambda _: None
+    ) -> float:
+        """Wait until the service answers; return the seconds that it took.
+
+        Raises:
+            ServiceError: It ended, or did not answer in time; the message holds the log's end.
+        """
+        start_s = time.monotonic()
+        while not _answers(f"{self.url}/v1/schema"):
+            waited_s = time.monotonic() - start_s
+            if not self.running:
+                raise ServiceError(f"the service ended while it started:\n{self.tail()}")
+            if waited_s > timeout_s:
+                raise ServiceError(f"not ready after {timeout_s:.0f} s:\n{self.tail()}")
+            on_wait(waited_s)
+            time.sleep(0.2)
+        return time.monotonic() - start_s
+
+    def stop(self) -> None:
+        """Shut the service and its Ray instance down."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._folder.cleanup()
+
+    def wait(self) -> int:
+        """Wait until the child process ends by itself; return its exit status."""
+        return self._process.wait() if self._process else 0
+
+    def _taken(self) -> bool:
+        address = httpx.URL(self.url)
+        with socket.socket() as probe:
+            probe.settimeout(2.0)
+            return probe.connect_ex((address.host, address.port or 80)) == 0
+
+    def tail(self, lines: int = 25) -> str:
+        """Return the end of the log."""
+        text = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(text[-lines:])
+
+    def __enter__(self) -> Service:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,139 @@
+"""The wire forms: what goes in comes out, and nothing else gets in."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flows.errors import WireError, WireSchemaError
+from flows.packet import PACKET_DTYPE
+from flows.service_schema import ServiceSchema
+from flows.verdict import VERDICT_DTYPE
+from flows.wire import (
+    MAX_BATCH_PACKETS,
+    PACKET_SCHEMA,
+    PacketBatch,
+    VerdictReader,
+    VerdictWriter,
+    decode_batch,
+    encode_batch,
+    malformed_rows,
+)
+
+METADATA = {"format": "serveflow.packets.v1", "collector": "edge", "watermark_ns": "7"}
+
+
+def some_packets(n: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    packets = np.zeros(n, PACKET_DTYPE)
+    for name in PACKET_DTYPE.names:
+        if name != "reserved":
+            packets[name] = rng.integers(0, 200, n)
+    return packets
+
+
+def stream(schema: pa.Schema, rows: int = 3, **options: object) -> bytes:
+    sink = pa.BufferOutputStream()
+    arrays = [pa.array(np.zeros(rows), f.type, from_pandas=False) for f in schema]
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_a_batch_comes_back_as_it_was(n: int) -> None:
+    batch = PacketBatch("edge#1", 123, some_packets(n))
+    back = decode_batch(encode_batch(batch))
+    assert (back.collector, back.watermark_ns) == ("edge#1", 123)
+    assert (back.packets == batch.packets).all()
+
+
+def test_a_missing_column_is_named() -> None:
+    schema = PACKET_SCHEMA.remove(3).with_metadata(METADATA)
+    with pytest.raises(WireSchemaError, match=f"column {PACKET_SCHEMA[3].name} is missing"):
+        decode_batch(stream(schema))
+
+
+def test_a_column_of_another_type_is_named() -> None:
+    schema = PACKET_SCHEMA.set(0, pa.field("flow_id", pa.int32(), nullable=False))
+    with pytest.raises(WireSchemaError, match="flow_id is int32, not uint64"):
+        decode_batch(stream(schema.with_metadata(METADATA)))
+
+
+@pytest.mark.parametrize("change", [{"format": "other"}, {"collector": ""}, {"watermark_ns": "x"}])
+def test_wrong_metadata_are_refused(change: dict[str, str]) -> None:
+    with pytest.raises(WireSchemaError):
+        decode_batch(stream(PACKET_SCHEMA.with_metadata(METADATA | change)))
+
+
+def test_a_compressed_batch_is_refused_before_it_is_inflated() -> None:
+    body = stream(PACKET_SCHEMA.with_metadata(METADATA), rows=60_000, compression="zstd")
+    assert len(body) < 40_000
+    with pytest.raises(WireError, match="compressed"):
+        decode_batch(body)
+
+
+def test_too_many_rows_are_refused() -> None:
+    body = encode_batch(PacketBatch("edge", 1, np.zeros(MAX_BATCH_PACKETS + 1, PACKET_DTYPE)))
+    with pytest.raises(WireError, match="smaller batches"):
+        decode_batch(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"\0" * 64, b"\xff" * 64, b'{"packets": []}'])
+def test_what_is_no_arrow_stream_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError):
+        decode_batch(body)
+
+
+def test_a_stream_cut_anywhere_is_refused_or_shorter() -> None:
+    whole = encode_batch(PacketBatch("edge", 1, some_packets(5)))
+    for end in range(0, len(whole) - 1, 7):
+        try:
+            assert len(decode_batch(whole[:end]).packets) in (0, 5)
+        except WireError:
+            pass
+
+
+def test_rows_that_cannot_be_packets_are_told() -> None:
+    packets = np.zeros(5, PACKET_DTYPE)
+    packets["packet_index"][1] = 64
+    packets["flow_end_reason"][2] = 9
+    packets["time_ns"][3] = -1
+    packets["from_originator"][4] = 2
+    assert malformed_rows(packets).tolist() == [False, True, True, True, True]
+
+
+def test_verdicts_come_back_part_by_part() -> None:
+    verdicts = np.zeros(4, VERDICT_DTYPE)
+    verdicts["flow_id"] = [1, 2, 3, 4]
+    writer = VerdictWriter(("dns", "http"), "abc")
+    body = writer.part(verdicts[:3], {"trackers": {"0": "x"}}) + writer.part(verdicts[3:])
+    reader = VerdictReader(io.BytesIO(body + writer.end()))
+    parts = list(reader)
+    assert (reader.classes, reader.model_version) == (("dns", "http"), "abc")
+    assert [(p["flow_id"].tolist(), notes) for p, notes in parts] == [
+        ([1, 2, 3], {"trackers": {"0": "x"}}),
+        ([4], {}),
+    ]
+
+
+def test_an_answer_that_breaks_off_is_an_error() -> None:
+    writer = VerdictWriter(("dns",), "abc")
+    body = writer.part(np.zeros(4, VERDICT_DTYPE)) + writer.part(np.zeros(4, VERDICT_DTYPE))
+    with pytest.raises(WireError, match="broke off"):
+        list(VerdictReader(io.BytesIO(body[:-20])))
+
+
+def test_a_service_schema_comes_back_as_it_was() -> None:
+    schema = ServiceSchema(10, 10.0, ("a",), ("t",), (10,), "v", 2, 100, 1000)
+    assert ServiceSchema.from_dict(schema.to_dict()) == schema
+
+
+@pytest.mark.parametrize("change", [{"format": "v0"}, {"depth": 0}, {"depth": 65}, {"classes": 5}])
+def test_a_service_schema_of_another_kind_is_refused(change: dict[str, object]) -> None:
+    schema = ServiceSchema(10, 10.0, ("a",), ("t",), (10,), "v", 2, 100, 1000)
+    with pytest.raises(WireSchemaError):
+        ServiceSchema.from_dict(schema.to_dict() | change)
