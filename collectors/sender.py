@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol
 
 import httpx
 
@@ -126,8 +126,8 @@ class HttpSender:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     self._check(response)
-                body = cast("IO[bytes]", _Body(response.iter_raw()))
-                reader = VerdictReader(body)
+                # Buffered, because Arrow takes a short read for the end.
+                reader = VerdictReader(io.BufferedReader(_Body(response.iter_raw())))
                 for verdicts, notes in reader:
                     yield Part(verdicts, notes, reader.classes, reader.model_version)
         except httpx.TransportError as error:

@@ -1,6 +1,7 @@
 """Router: the ingress. Reads batches, runs the dispatch, streams verdicts back."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: FastAPI reads the routes' annotations at run time,
+# in a copy of the class that Ray Serve makes.
 
 import secrets
 from collections.abc import AsyncIterator

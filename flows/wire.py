@@ -15,7 +15,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -269,7 +269,7 @@ class VerdictReader:
         WireError: The body is no verdict stream, or it ends before its end mark.
     """
 
-    def __init__(self, source: IO[bytes]) -> None:
+    def __init__(self, source: BinaryIO | io.BufferedIOBase) -> None:
         try:
             self._reader = pa.ipc.open_stream(source)
             metadata = self._reader.schema.metadata or {}

@@ -1,6 +1,7 @@
 """The Ray Serve application: ``import_path: serveflow_app.app:build_app``."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: Ray Serve reads build_app's annotation at run time
+# to turn the configuration's `args` into AppArgs.
 
 from ray.serve import Application
 

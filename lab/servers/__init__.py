@@ -1,0 +1,1 @@
+"""Servers that have no command line of their own."""
