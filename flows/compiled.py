@@ -1,21 +1,20 @@
-"""One way to compile a function with numba, typed so that mypy sees through it."""
+"""One way to compile a function with numba."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, cast
 
 import numba
 
 __all__ = ["compiled"]
 
-F = TypeVar("F", bound=Callable[..., object])
 
-
-def compiled(function: F) -> F:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` with numba at its first call.
 
     The machine code is cached beside the source file, so that only the first run of a version
-    pays for it, and the interpreter lock is released while it runs.
+    pays for it, and the interpreter lock is released while it runs. Calls are not type-checked:
+    numba takes Python's and numpy's numbers alike, and mypy cannot see that.
     """
-    return cast(F, numba.njit(cache=True, nogil=True, boundscheck=False)(function))
+    return cast(Callable[..., Any], numba.njit(cache=True, nogil=True, boundscheck=False)(function))

@@ -246,9 +246,7 @@ def find_due(
 
 
 @compiled
-def hand_out(
-    blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]
-) -> Records:
+def hand_out(blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> Records:
     """Copy the packets of the rows ``at`` one after the other."""
     out = np.empty(offsets[-1], PACKET_DTYPE)
     for i in range(len(at)):

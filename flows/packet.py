@@ -19,6 +19,7 @@ __all__ = [
     "FlowEndReason",
     "IpFlags",
     "Protocol",
+    "Record",
     "Records",
     "TcpFlags",
     "TcpOptions",
@@ -26,6 +27,9 @@ __all__ = [
 
 Records: TypeAlias = npt.NDArray[np.void]
 """A structured array; the docstring that uses it names the dtype."""
+
+Record: TypeAlias = Any
+"""One element of a structured array in compiled code, where its fields are attributes."""
 
 Array: TypeAlias = npt.NDArray[Any]
 """An array whose dtype the docstring that uses it names."""
@@ -75,12 +79,13 @@ ENDPOINTS_DTYPE = np.dtype(
         ("dst_lo", "<u8"),
         ("src_port", "<u2"),  # ICMP: its type and code, see flows.keys
         ("dst_port", "<u2"),
+        ("tcp_seq", "<u4"),  # tells a repeated SYN from a new connection's; 0: not TCP
         ("protocol", "u1"),
         ("ip_version", "u1"),
         ("reserved", "<u2"),
     ]
 )
-"""Who sent a packet to whom; 40 bytes. Stays at the collector."""
+"""Who sent a packet to whom; 44 bytes. Stays at the collector."""
 
 
 class Protocol(IntEnum):

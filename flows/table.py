@@ -1,0 +1,248 @@
+"""The flow table: which flow a packet belongs to, its number within it, and when flows end.
+
+All time is capture time. Feeding the same packets in other chunks changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flows import table_kernels as kernels
+from flows.errors import SettingsError
+from flows.ids import flow_ids
+from flows.packet import MAX_DEPTH, Protocol, Records
+
+__all__ = ["END_DTYPE", "FLOW_DTYPE", "FlowTable", "FlowTimeouts", "TableCounters", "TableUpdate"]
+
+FLOW_DTYPE = np.dtype(
+    [
+        ("flow_number", "<u8"),  # 0, 1, 2, … in order of appearance
+        ("flow_id", "<u8"),
+        ("start_time_ns", "<i8"),
+        ("src_hi", "<u8"),  # the originator's address; see ENDPOINTS_DTYPE
+        ("src_lo", "<u8"),
+        ("dst_hi", "<u8"),
+        ("dst_lo", "<u8"),
+        ("src_port", "<u2"),
+        ("dst_port", "<u2"),
+        ("protocol", "u1"),
+        ("ip_version", "u1"),
+        ("reserved", "<u2"),
+    ]
+)
+"""A flow as it is known from its first packet; source is the originator."""
+
+END_DTYPE = np.dtype(
+    [
+        ("flow_number", "<u8"),
+        ("flow_id", "<u8"),
+        ("time_ns", "<i8"),  # the packet that ended it, or when its timeout passed
+        ("packets", "<u4"),
+        ("reason", "u1"),  # flows.packet.FlowEndReason
+    ]
+)
+"""The end of a flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTimeouts:
+    """When flows end, in seconds of capture time.
+
+    Attributes:
+        tcp_idle_s: TCP flows without a packet for so long.
+        udp_idle_s: UDP flows (RFC 4787 asks for at least 120 s).
+        icmp_idle_s: ICMP and ICMPv6 flows.
+        active_s: Flows that have gone on for so long, as IPFIX exporters do.
+        linger_s: How long packets after the end of a TCP flow still count as its stragglers.
+    """
+
+    tcp_idle_s: float = 300.0
+    udp_idle_s: float = 120.0
+    icmp_idle_s: float = 60.0
+    active_s: float = 1800.0
+    linger_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not 0 < getattr(self, name) <= 1e9:
+                raise SettingsError(
+                    f"{name}: must be over 0 and at most 1e9, is {getattr(self, name)}"
+                )
+
+    def as_ns(self) -> npt.NDArray[np.int64]:
+        """Return the timeouts in the order that the compiled table wants."""
+        seconds = (
+            self.tcp_idle_s, self.udp_idle_s, self.icmp_idle_s, self.linger_s, self.active_s
+        )  # fmt: skip
+        return np.array([int(s * 1e9) for s in seconds], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class TableUpdate:
+    """What became of packets.
+
+    Attributes:
+        flow_number: Each packet's flow, uint64 ``[n]``.
+        kept: Rows of the packets that are among the first of their flow, int64 ``[k]``.
+        new_flows: Flows that begin here, ``FLOW_DTYPE``, in order of their numbers.
+        ends: Flows that ended, ``END_DTYPE``.
+    """
+
+    flow_number: npt.NDArray[np.uint64]
+    kept: npt.NDArray[np.int64]
+    new_flows: Records
+    ends: Records
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounters:
+    """What a table has seen.
+
+    Attributes:
+        packets: Packets taken in.
+        flows: Flows begun.
+        time_regressions: Packets whose time stamp was before an earlier packet's; they were given
+            that one's.
+        after_end: Packets that came after their TCP flow had ended.
+        protocols: Flows and packets by protocol name.
+    """
+
+    packets: int
+    flows: int
+    time_regressions: int
+    after_end: int
+    protocols: dict[str, dict[str, int]]
+
+
+class FlowTable:
+    """The open flows of one collector.
+
+    A flow begins with a packet that belongs to no open flow, or with a TCP SYN that does not
+    repeat the open flow's own. It ends with a RST, with FIN from both sides, or by timeout. Its
+    originator is the sender of the first packet, or, if that one is a SYN+ACK, its receiver.
+
+    Args:
+        first_packets: How many packets of each flow are of interest (``kept``).
+        timeouts: When flows end.
+        seed: Secret of the flow ids (:mod:`flows.ids`).
+        initial_capacity: Flows that fit before the table grows.
+
+    Raises:
+        SettingsError: ``first_packets`` is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_packets: int,
+        timeouts: FlowTimeouts | None = None,
+        seed: int = 0,
+        initial_capacity: int = 1024,
+    ) -> None:
+        if not 1 <= first_packets <= MAX_DEPTH:
+            raise SettingsError(f"first_packets: must be 1 to {MAX_DEPTH}, is {first_packets}")
+        self._first_packets = first_packets
+        self._timeouts_ns = (timeouts or FlowTimeouts()).as_ns()
+        self._seed = seed
+        # Spread by a secret, so that nobody can aim many flows at one place of the table.
+        self._hash_seed = flow_ids(np.zeros(1, np.uint64), ~seed & (2**64 - 1))[0]
+        size = 1 << max(initial_capacity - 1, 1).bit_length()
+        self._entries = np.zeros(size, kernels.ENTRY_DTYPE)
+        self._used = np.zeros(size, np.uint8)
+        self._free = np.arange(size, dtype=np.int32)[::-1].copy()
+        self._table = np.full(2 * size, -1, np.int32)
+        self._state = np.full(kernels.STATE_SIZE, -1, np.int64)
+        self._state[kernels.CLOCK] = 0
+        self._state[kernels.NEXT_NUMBER] = 0
+        self._state[kernels.OPEN] = 0
+        self._state[kernels.FREE] = size
+        self._state[kernels.COUNTERS :] = 0
+
+    @property
+    def open_flows(self) -> int:
+        """Flows that have not ended."""
+        return int(self._state[kernels.OPEN])
+
+    @property
+    def counters(self) -> TableCounters:
+        """What the table has seen so far."""
+        told = self._state[kernels.COUNTERS :].tolist()
+        order = (Protocol.TCP, Protocol.UDP, Protocol.ICMP, Protocol.ICMPV6)
+        protocols = {
+            protocol.name: {"flows": told[3 + i], "packets": told[7 + i]}
+            for i, protocol in enumerate(order)
+            if told[7 + i]
+        }
+        flows = int(self._state[kernels.NEXT_NUMBER])
+        return TableCounters(told[0], flows, told[1], told[2], protocols)
+
+    def update(self, packets: Records, endpoints: Records) -> TableUpdate:
+        """Take packets in.
+
+        Args:
+            packets: ``PACKET_DTYPE [n]`` as decoded; ``flow_id``, ``packet_index``,
+                ``from_originator`` and the ports are filled in, and ``time_ns`` is raised to the
+                latest one seen where it goes back.
+            endpoints: ``ENDPOINTS_DTYPE [n]``.
+        """
+        n = len(packets)
+        flow_number = np.empty(n, np.uint64)
+        kept = np.empty(n, np.int64)
+        flows = np.zeros(n, FLOW_DTYPE)
+        ends = np.empty(2 * n + self.open_flows, END_DTYPE)  # at most: all expire, all end again
+        lengths = np.zeros(3, np.int64)
+        begin = 0
+        while begin < n:
+            begin = kernels.update(
+                packets, endpoints, begin, self._first_packets,
+                self._entries, self._used, self._free, self._table, self._state,
+                self._timeouts_ns, self._hash_seed, flow_number, kept, flows, ends, lengths,
+            )  # fmt: skip
+            if begin < n:
+                self._grow()
+        packets["flow_id"] = flow_ids(flow_number, self._seed)
+        new_flows = flows[: lengths[1]].copy()
+        new_flows["flow_id"] = flow_ids(new_flows["flow_number"], self._seed)
+        return TableUpdate(
+            flow_number, kept[: lengths[0]].copy(), new_flows, self._told(ends[: lengths[2]])
+        )
+
+    def advance(self, clock_ns: int) -> Records:
+        """Move the clock on without a packet; return the flows that ended, ``END_DTYPE``."""
+        if clock_ns <= self._state[kernels.CLOCK]:
+            return np.empty(0, END_DTYPE)
+        self._state[kernels.CLOCK] = clock_ns
+        ends = np.empty(self.open_flows, END_DTYPE)
+        n = kernels.expire(
+            self._entries, self._used, self._free, self._table, self._state,
+            self._timeouts_ns, self._hash_seed, clock_ns, ends, 0,
+        )  # fmt: skip
+        return self._told(ends[:n])
+
+    def finish(self) -> Records:
+        """End the flows that are open, as no packet will follow; return them, ``END_DTYPE``.
+
+        Their order is that of their numbers. The table must not be used any further.
+        """
+        ends = np.empty(self.open_flows, END_DTYPE)
+        kernels.finish(self._entries, self._used, int(self._state[kernels.CLOCK]), ends)
+        return self._told(ends[np.argsort(ends["flow_number"])])
+
+    def _told(self, ends: Records) -> Records:
+        ends = ends.copy()
+        ends["flow_id"] = flow_ids(ends["flow_number"], self._seed)
+        return ends
+
+    def _grow(self) -> None:
+        old = len(self._used)
+        self._entries = np.concatenate([self._entries, np.zeros(old, kernels.ENTRY_DTYPE)])
+        self._used = np.concatenate([self._used, np.zeros(old, np.uint8)])
+        free = np.empty(2 * old, np.int32)
+        free[:old] = np.arange(2 * old - 1, old - 1, -1)
+        self._free = free
+        self._state[kernels.FREE] = old
+        self._table = np.full(4 * old, -1, np.int32)
+        kernels.rehash(self._entries, self._used, self._table, self._hash_seed)
