@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import numba
@@ -13,8 +16,25 @@ __all__ = ["compiled"]
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` with numba at its first call.
 
-    The machine code is cached beside the source file, so that only the first run of a version
-    pays for it, and the interpreter lock is released while it runs. Calls are not type-checked:
-    numba takes Python's and numpy's numbers alike, and mypy cannot see that.
+    The machine code is cached on disk, so that only the first run of a version pays for it, and
+    the interpreter lock is released while it runs. Calls are not type-checked: numba takes
+    Python's and numpy's numbers alike, and mypy cannot see that.
+
+    A compiled function may call those of its own module and of the modules named in
+    ``_CALLED_FROM_OTHERS``, no others.
     """
+    _set_cache_folder()
     return cast(Callable[..., Any], numba.njit(cache=True, nogil=True, boundscheck=False)(function))
+
+
+# numba compiles a function anew when its own file has changed, but not when that of a function
+# it calls has. So the cache of each version of these modules stands in a folder of its own.
+_CALLED_FROM_OTHERS = ("ids.py", "link.py")
+
+
+@cache
+def _set_cache_folder() -> None:
+    here = Path(__file__).parent
+    sources = b"".join((here / name).read_bytes() for name in _CALLED_FROM_OTHERS)
+    folder = Path(numba.config.CACHE_DIR or here / "__pycache__")
+    numba.config.CACHE_DIR = str(folder / f"compiled-{hashlib.sha256(sources).hexdigest()[:12]}")

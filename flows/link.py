@@ -43,6 +43,14 @@ def u16(data: npt.NDArray[np.uint8], at: int) -> int:
 
 
 @compiled
+def _behind_cisco(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
+    if at + 4 > end:
+        return CUT, at
+    kind = u16(data, at + 2)
+    return (4 if kind == 0x0800 else 6 if kind == 0x86DD else NOT_IP), at + 4
+
+
+@compiled
 def _behind_ethertype(data: npt.NDArray[np.uint8], kind: int, at: int, end: int) -> tuple[int, int]:
     """Follow tags and labels; return the IP version (or a code below 0) and where it begins."""
     for _ in range(_MOST_TAGS):
@@ -80,6 +88,8 @@ def _behind_ppp(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, in
     if at + 2 > end:
         return CUT, at
     kind = u16(data, at)
+    if kind in (0x0F00, 0x8F00):  # Cisco HDLC, which some tools file under PPP
+        return _behind_cisco(data, at, end)
     if kind == 0x0021:
         return 4, at + 2
     if kind == 0x0057:
@@ -132,9 +142,7 @@ def find_ip(data: npt.NDArray[np.uint8], link: int, at: int, end: int) -> tuple[
     if link == 9:
         return _behind_ppp(data, at, end)
     if link == 104:
-        if at + 4 > end:
-            return CUT, at
-        return _behind_ethertype(data, u16(data, at + 2), at + 4, end)
+        return _behind_cisco(data, at, end)
     if link == 228 or link == 229:
         return (4 if link == 228 else 6), at
     return _raw(data, at, end)

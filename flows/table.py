@@ -53,14 +53,14 @@ class FlowTimeouts:
 
     Attributes:
         tcp_idle_s: TCP flows without a packet for so long.
-        udp_idle_s: UDP flows (RFC 4787 asks for at least 120 s).
+        udp_idle_s: UDP flows (RFC 4787 recommends 300 s or more).
         icmp_idle_s: ICMP and ICMPv6 flows.
         active_s: Flows that have gone on for so long, as IPFIX exporters do.
         linger_s: How long packets after the end of a TCP flow still count as its stragglers.
     """
 
     tcp_idle_s: float = 300.0
-    udp_idle_s: float = 120.0
+    udp_idle_s: float = 300.0
     icmp_idle_s: float = 60.0
     active_s: float = 1800.0
     linger_s: float = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import numpy as np
 from hypothesis import given, settings
@@ -54,7 +55,7 @@ def classify(packets: np.ndarray, cuts: list[int], trackers: int, repeat: bool) 
         edges = sorted({0, len(packets), *(cut % (len(packets) + 1) for cut in cuts)})
         watermark_ns = 0
         batches = []
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             rows = packets[start:stop]
             watermark_ns = max(watermark_ns, int(rows["time_ns"].max()))
             batches.append(PacketBatch("edge", watermark_ns, rows))

@@ -109,9 +109,7 @@ def test_a_flow_times_out_once_the_watermark_has_passed_its_deadline() -> None:
 
 def test_packets_behind_the_deadline_do_not_count() -> None:
     join = Join(DEPTHS, 10.0)
-    due = absorb(
-        join, 12, packet(1, 0, 1), packet(1, 1, 11), packet(1, 2, 11.5), marks=marks(1)
-    )
+    due = absorb(join, 12, packet(1, 0, 1), packet(1, 1, 11), packet(1, 2, 11.5), marks=marks(1))
     assert len(due.packets) == 2
     assert due.flows["reason"].tolist() == [Reason.TIMEOUT]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import numpy as np
@@ -91,10 +92,8 @@ def test_what_is_no_arrow_stream_is_refused(body: bytes) -> None:
 def test_a_stream_cut_anywhere_is_refused_or_shorter() -> None:
     whole = encode_batch(PacketBatch("edge", 1, some_packets(5)))
     for end in range(0, len(whole) - 1, 7):
-        try:
+        with contextlib.suppress(WireError):
             assert len(decode_batch(whole[:end]).packets) in (0, 5)
-        except WireError:
-            pass
 
 
 def test_rows_that_cannot_be_packets_are_told() -> None:
