@@ -9,7 +9,7 @@ flight.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class CollectorSettings:
 
     max_batch_packets: int = 4096
     resend_after_s: float = 5.0
-    timeouts: FlowTimeouts = FlowTimeouts()
+    timeouts: FlowTimeouts = field(default_factory=FlowTimeouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,7 @@ class Collector:
         """Whether more is waiting to be sent than two batches hold: reading should pause."""
         return self.ledger.waiting > 2 * self._limit
 
-    def observe(
-        self, packets: Records, endpoints: Records, seen_ns: npt.NDArray[np.int64]
-    ) -> None:
+    def observe(self, packets: Records, endpoints: Records, seen_ns: npt.NDArray[np.int64]) -> None:
         """Take packets in, as decoded, seen at ``seen_ns`` (wall clock, int64 ``[n]``)."""
         if not len(packets):
             return

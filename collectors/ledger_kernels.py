@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from flows.compiled import compiled
 from flows.ids import mix64, unmix64
-from flows.packet import Records
+from flows.packet import Record, Records
 
 __all__ = [
     "ASKED",
@@ -248,7 +248,7 @@ def advance_base(entries: Records, base: np.uint64, end: np.uint64) -> np.uint64
 
 
 @compiled
-def _start_over(entry: Records) -> None:
+def _start_over(entry: Record) -> None:
     entry.state = 1
     entry.sent = 0
     entry.end_sent = 0

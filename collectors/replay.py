@@ -271,5 +271,6 @@ def _fill(outcome: CaptureOutcome, reader: CaptureReader, collector: Collector) 
     outcome.frames = reader.frames
     outcome.malformed = reader.malformed
     outcome.skipped = dict(reader.skipped)
+    outcome.protocols = counters.protocols
     outcome.resent = collector.ledger.resent_flows
     outcome.duplicates = collector.ledger.resent_packets

@@ -289,7 +289,8 @@ class Dispatcher:
         start_ns = times[due.offsets[:-1]]
         decided_ns = times[due.offsets[:-1] + np.maximum(answers["packets_used"], 1) - 1]
         full = np.diff(due.offsets) >= self._spec.depths[-1]
-        by_end = (answers["sure"] == 0) & ~full  # judged on less than the depth, as nothing more comes
+        # Judged on less than the depth, because nothing more comes.
+        by_end = (answers["sure"] == 0) & ~full
         verdicts["wait_ns"] = np.where(by_end, due.flows["over_ns"], decided_ns) - start_ns
         verdicts["reason"] = np.select(
             [answers["final"] == 0, answers["sure"] == 1, full],

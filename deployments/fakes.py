@@ -28,7 +28,7 @@ def _digest(packets: Records) -> int:
 
 def _answer(packets: Records, next_tier: int, over: bool, stop: int) -> np.void:
     spec = FAKE_SPEC
-    answer = np.zeros(1, ANSWER_DTYPE)[0]
+    answer: np.void = np.zeros(1, ANSWER_DTYPE)[0]
     answer["tier"], answer["next_tier"] = 255, next_tier
     deepest = len(spec.depths) - 1
     tier = next_tier

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ray import serve
 
 from deployments.local import LocalFastTiers
@@ -19,6 +21,6 @@ class FastModel(LocalFastTiers):
         fast_tiers: Leading tiers that want packet 1 only.
     """
 
-    def __init__(self, bundle: str, fast_tiers: int) -> None:
+    def __init__(self, bundle: Path, fast_tiers: int) -> None:
         super().__init__(load_cascade(bundle, tiers=range(fast_tiers)))
         self.warm_up()

@@ -17,14 +17,14 @@ from flows.packet import Records
 __all__ = ["HandleFastTiers", "HandleSlowTiers", "HandleTracker"]
 
 
-def _by_value(handle: DeploymentHandle) -> DeploymentHandle:
+def _by_value(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(_by_reference=False)
 
 
 class HandleFastTiers:
     """FastModel behind its handle."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = _by_value(handle)
 
     async def answer(self, packets: Records) -> Records:
@@ -35,7 +35,7 @@ class HandleFastTiers:
 class HandleSlowTiers:
     """SlowModel behind its handle."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = _by_value(handle)
 
     async def answer(self, due: Due) -> Records:
@@ -46,7 +46,7 @@ class HandleSlowTiers:
 class HandleTracker:
     """One FlowTracker behind its handle."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = _by_value(handle)
 
     async def absorb(self, request: Absorb) -> Absorbed:

@@ -106,9 +106,7 @@ class LocalTracker:
             request.marks,
             request.settled,
         )
-        return Absorbed(
-            due, self.join.counters.packets_duplicate - duplicates, self.incarnation
-        )
+        return Absorbed(due, self.join.counters.packets_duplicate - duplicates, self.incarnation)
 
     def warm_up(self) -> None:
         """Compile everything that absorbing needs. Leaves a flow behind: use it on a spare."""

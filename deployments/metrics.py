@@ -39,7 +39,7 @@ class Metrics:
         self._verdicts = metrics.Counter(
             "serveflow_verdicts_total",
             description="Final verdicts.",
-            tag_keys=("tier", "reason"),
+            tag_keys=("tier", "reason"),  # type: ignore[arg-type] # Ray declares a 1-tuple
         )
         self._escalated = metrics.Counter(
             "serveflow_escalated_flows_total", description="Flows that packet 1 did not settle."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,10 +33,8 @@ def problem(status: int, detail: str) -> JSONResponse:
     )
 
 
-def _first(errors: list[dict[str, object]] | object) -> str:
+def _first(errors: Sequence[Any]) -> str:
     """Say the first thing that a validation found, with its place."""
-    if not isinstance(errors, list) or not errors:
-        return "the body is not valid"
     error = errors[0]
     place = ".".join(str(part) for part in error.get("loc", ()))
     return f"{place}: {error.get('msg')}" if place else str(error.get("msg"))

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -53,7 +54,7 @@ class RouterSettings:
     """
 
     spec: CascadeSpec
-    bundle: str
+    bundle: Path
     max_body_bytes: int
 
 
@@ -72,9 +73,9 @@ class Router:
     def __init__(
         self,
         settings: RouterSettings,
-        trackers: list[DeploymentHandle],
-        fast: DeploymentHandle | None,
-        slow: DeploymentHandle | None,
+        trackers: list[DeploymentHandle[Any]],
+        fast: DeploymentHandle[Any] | None,
+        slow: DeploymentHandle[Any] | None,
     ) -> None:
         self._settings = settings
         self._spec = settings.spec
@@ -85,7 +86,7 @@ class Router:
         self._metrics = Metrics(settings.spec)
         self._secret = secrets.token_bytes(32)
 
-    def _fast_tiers(self, handle: DeploymentHandle | None) -> FastTiers:
+    def _fast_tiers(self, handle: DeploymentHandle[Any] | None) -> FastTiers:
         if handle is not None:
             return HandleFastTiers(handle)
         tiers = range(self._spec.fast_tiers)
@@ -93,7 +94,7 @@ class Router:
         local.warm_up()
         return local
 
-    def _slow_tiers(self, handle: DeploymentHandle | None) -> SlowTiers:
+    def _slow_tiers(self, handle: DeploymentHandle[Any] | None) -> SlowTiers:
         if handle is not None:
             return HandleSlowTiers(handle)
         tiers = range(self._spec.fast_tiers, len(self._spec.depths))
@@ -217,7 +218,8 @@ class Router:
 
 
 def _unavailable(error: RayServeException) -> JSONResponse:
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"a model did not answer: {type(error).__name__}")
+    detail = f"a model did not answer: {type(error).__name__}"
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
 
 
 def conservation(router: dict[str, Any], trackers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -239,10 +241,9 @@ def conservation(router: dict[str, Any], trackers: list[dict[str, Any]]) -> dict
     }
     outcomes = ("applied", "duplicate", "malformed", "shed")
     packets = {"in": router["packets_in"]} | {k: router[f"packets_{k}"] for k in outcomes}
-    holds = (
-        flows["admitted"] == flows["final"] + flows["open"] + flows["lost"]
-        and packets["in"] == sum(packets[k] for k in outcomes)
-    )
+    holds = flows["admitted"] == flows["final"] + flows["open"] + flows["lost"] and packets[
+        "in"
+    ] == sum(packets[k] for k in outcomes)
     return {
         "holds": holds,
         "flows": flows,

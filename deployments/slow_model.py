@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ray import serve
 
 from deployments.local import LocalSlowTiers
@@ -20,6 +22,6 @@ class SlowModel(LocalSlowTiers):
         tiers: Number of all tiers.
     """
 
-    def __init__(self, bundle: str, fast_tiers: int, tiers: int) -> None:
+    def __init__(self, bundle: Path, fast_tiers: int, tiers: int) -> None:
         super().__init__(load_cascade(bundle, tiers=range(fast_tiers, tiers)))
         self.warm_up()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numba
+from numba.core import config as numba_config
 
 __all__ = ["compiled"]
 
@@ -36,5 +37,6 @@ _CALLED_FROM_OTHERS = ("ids.py", "link.py")
 def _set_cache_folder() -> None:
     here = Path(__file__).parent
     sources = b"".join((here / name).read_bytes() for name in _CALLED_FROM_OTHERS)
-    folder = Path(numba.config.CACHE_DIR or here / "__pycache__")
-    numba.config.CACHE_DIR = str(folder / f"compiled-{hashlib.sha256(sources).hexdigest()[:12]}")
+    folder = Path(getattr(numba_config, "CACHE_DIR", "") or here / "__pycache__")
+    version = hashlib.sha256(sources).hexdigest()[:12]
+    setattr(numba_config, "CACHE_DIR", str(folder / f"compiled-{version}"))  # noqa: B010 (numba declares its settings at run time)

@@ -116,7 +116,12 @@ class Join:
         return int(kernels.count_open(self._rows))
 
     def absorb(
-        self, collector: str, watermark_ns: int, packets: Records, marks: Records, settled: Records
+        self,
+        collector: str,
+        watermark_ns: int,
+        packets: Records,
+        marks: Records,
+        settled: npt.NDArray[np.uint64],
     ) -> Due:
         """Take in what one collector's batch holds for this tracker.
 

@@ -3,7 +3,9 @@
 # No `from __future__ import annotations` here: Ray Serve reads build_app's annotation at run time
 # to turn the configuration's `args` into AppArgs.
 
-from ray.serve import Application
+from typing import cast
+
+from ray.serve import Application, Deployment
 
 from deployments.fast_model import FastModel
 from deployments.flow_tracker import FlowTracker
@@ -31,14 +33,21 @@ def build_app(args: AppArgs) -> Application:
         BundleError: The bundle cannot be loaded.
         pydantic.ValidationError: An argument is unknown or out of range.
     """
-    bundle = str(args.bundle_path)
+    bundle = args.bundle_path
     spec = spec_of(load_cascade(bundle))
     trackers = [
-        FlowTracker.options(name=tracker_name(t)).bind(spec) for t in range(args.trackers)
+        _deployment(FlowTracker).options(name=tracker_name(t)).bind(spec)
+        for t in range(args.trackers)
     ]
+    router = _deployment(Router)
     settings = RouterSettings(spec, bundle, args.max_body_bytes)
     if args.placement == "colocated":
-        return Router.bind(settings, trackers, None, None)
-    fast = FastModel.bind(bundle, spec.fast_tiers)
-    slow = SlowModel.bind(bundle, spec.fast_tiers, len(spec.depths))
-    return Router.bind(settings, trackers, fast, slow)
+        return router.bind(settings, trackers, None, None)
+    fast = _deployment(FastModel).bind(bundle, spec.fast_tiers)
+    slow = _deployment(SlowModel).bind(bundle, spec.fast_tiers, len(spec.depths))
+    return router.bind(settings, trackers, fast, slow)
+
+
+def _deployment(decorated: type) -> Deployment:
+    """Say what ``@serve.deployment`` made of a class, as its annotations do not."""
+    return cast(Deployment, decorated)

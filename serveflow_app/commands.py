@@ -128,9 +128,7 @@ def train(
         messages.print(f"wrote {out}")
 
 
-def evaluate(
-    bundle: Path, captures: Path, labels: Path, label_column: str, as_json: bool
-) -> None:
+def evaluate(bundle: Path, captures: Path, labels: Path, label_column: str, as_json: bool) -> None:
     """Compare the cascade with its tiers alone."""
     from models.evaluation import evaluate as evaluate_bundle
 

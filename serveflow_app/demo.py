@@ -61,8 +61,8 @@ class _LiveTable:
             f"{tally.final:,}",
             f"{collector.open_flows:,}",
             *(f"{n:,}" for n in tally.by_tier.values()),
-            f"{np.median(total):.1f}" if len(total) else "–",
-            f"{(total <= 16).mean():.0%}" if len(total) else "–",
+            f"{np.median(total):.1f}" if len(total) else "-",
+            f"{(total <= 16).mean():.0%}" if len(total) else "-",
         )
         self._live.update(table)
 

@@ -43,7 +43,7 @@ def progress_bar() -> Progress:
 
 
 def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.2f}"
+    return "-" if value is None else f"{value:,.2f}"
 
 
 def summary_table(summary: dict[str, Any], title: str) -> Table:
@@ -60,7 +60,7 @@ def summary_table(summary: dict[str, Any], title: str) -> Table:
             share = f"{count / flows:6.1%}" if flows else ""
             table.add_row(f"{name} {key}", f"{count:,} {share}")
     within = summary["answered_within_16ms"]
-    table.add_row("answered within 16 ms", "–" if within is None else f"{within:.1%}")
+    table.add_row("answered within 16 ms", "-" if within is None else f"{within:.1%}")
     for part, values in summary["latency_ms"].items():
         table.add_row(
             f"{part} ms p50 / p90 / p99",

@@ -35,7 +35,7 @@ class Tally:
     def __init__(self, tiers: tuple[str, ...], labels: LabelBook | None = None) -> None:
         self._tiers = tiers
         self._labels = labels
-        self.by_tier: Counter[str] = Counter({tier: 0 for tier in tiers})
+        self.by_tier: Counter[str] = Counter(dict.fromkeys(tiers, 0))
         self.by_reason: Counter[str] = Counter()
         self.final = 0
         self._ms: _Columns = {"wait": [], "queue": [], "infer": []}

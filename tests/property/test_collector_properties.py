@@ -1,0 +1,160 @@
+"""The collector gets one final verdict per flow, the right one, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import frames as f
+from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
+from deployments.dispatch import Dispatcher
+from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
+from deployments.local import LocalTracker
+from flows.capture import CaptureReader
+from flows.service_schema import ServiceSchema
+from flows.table import FlowTimeouts
+from flows.wire import decode_batch, encode_batch
+
+S = 10**9
+TIMEOUTS = FlowTimeouts(tcp_idle_s=30, udp_idle_s=20, icmp_idle_s=5, active_s=90)
+
+
+def capture(seed: int, packets: int) -> bytes:
+    """Return packets of a few TCP and UDP flows that interleave, end, pause and come again."""
+    rng = random.Random(seed)
+    frames, times, now = [], [], 1_700_000_000 * S
+    for _ in range(packets):
+        now += int(rng.choice([0.001, 0.01, 0.3, 2, 7]) * S)
+        port, back = rng.randrange(1000, 1012), rng.random() < 0.5
+        ports = (80, port) if back else (port, 80)
+        ends = {"src": f.IPV4_B, "dst": f.IPV4_A} if back else {"src": f.IPV4_A, "dst": f.IPV4_B}
+        payload = bytes(rng.randrange(900))
+        if port % 3:
+            flags = rng.choice([f.SYN, f.ACK, f.ACK, f.ACK, f.FIN | f.ACK, f.RST])
+            frame = f.ipv4(f.tcp(*ports, flags, seq=rng.randrange(3), payload=payload), 6, **ends)
+        else:
+            frame = f.ipv4(f.udp(*ports, payload=payload), 17, **ends)
+        frames.append(f.ethernet(frame))
+        times.append(now)
+    return f.pcap(frames, times_ns=times, nanos=True)
+
+
+class Service:
+    """A dispatcher with trackers that can be killed."""
+
+    def __init__(self, trackers: int) -> None:
+        self.trackers = [LocalTracker(FAKE_SPEC) for _ in range(trackers)]
+        self.dispatcher = self._make()
+
+    def _make(self) -> Dispatcher:
+        return Dispatcher(FAKE_SPEC, FakeFastTiers(), self.trackers, FakeSlowTiers())
+
+    def kill(self, tracker: int) -> None:
+        self.trackers[tracker] = LocalTracker(FAKE_SPEC)
+        self.dispatcher = self._make()
+
+    @property
+    def schema(self) -> ServiceSchema:
+        spec = FAKE_SPEC
+        return ServiceSchema(
+            spec.depths[-1], spec.max_wait_s, spec.classes, spec.tiers, spec.depths,
+            spec.model_version, len(self.trackers), 65_536, 1 << 24,
+        )  # fmt: skip
+
+    def answer(self, out: Outgoing) -> list[tuple[np.ndarray, dict[str, Any]]]:
+        async def parts() -> list[np.ndarray]:
+            batch = decode_batch(encode_batch(out.batch))
+            return [part async for part in self.dispatcher.handle(batch)]
+
+        verdicts = asyncio.run(parts())
+        notes = {"trackers": {str(t): i for t, i in self.dispatcher.incarnations.items()}}
+        return [(part, notes) for part in verdicts]
+
+
+@dataclass
+class Run:
+    """Takes a capture through a service, in random order and with random faults."""
+
+    seed: int
+    faults: bool
+    trackers: int
+    final: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __call__(self, data: bytes) -> dict[int, tuple[Any, ...]]:
+        rng = random.Random(self.seed)
+        service = Service(self.trackers)
+        collector = Collector(
+            service.schema, CollectorSettings(rng.choice([1, 3, 50]), 2.0, TIMEOUTS), seed=5
+        )
+        now = 0
+        pending: list[Outgoing] = []
+        (chunk,) = [c for c in CaptureReader(io.BytesIO(data)).chunks() if len(c.packets)]
+        at = 0
+        finished = False
+        for _ in range(20_000):
+            now += S // 10
+            if at < len(chunk.packets):
+                to = min(at + rng.randrange(1, 12), len(chunk.packets))
+                seen = np.full(to - at, now, np.int64)
+                collector.observe(chunk.packets[at:to], chunk.endpoints[at:to], seen)
+                at = to
+            elif not finished:
+                collector.finish(now)
+                finished = True
+            if len(pending) < 3:
+                pending.append(collector.next_batch(now))
+            while pending and (rng.random() < 0.5 or len(pending) == 3):
+                out = pending.pop(rng.randrange(len(pending)) if self.faults else 0)
+                self.deliver(rng, service, collector, out, now)
+            collector.resend_overdue(now)
+            if finished and not collector.open_flows and not pending:
+                assert collector.ledger.admitted == len(self.final)
+                return self.final
+        raise AssertionError(f"{collector.open_flows} flows without a verdict")
+
+    def deliver(
+        self, rng: random.Random, service: Service, collector: Collector, out: Outgoing, now: int
+    ) -> None:
+        fault = rng.choice(["none", "none", "request", "answer", "half", "kill"])
+        if not self.faults:
+            fault = "none"
+        if fault == "kill":
+            service.kill(rng.randrange(self.trackers))
+        if fault == "request":
+            collector.fail(out)
+            return
+        parts = service.answer(out)
+        if fault == "answer":
+            collector.fail(out)
+            return
+        for part, notes in parts[:1] if fault == "half" else parts:
+            self.note(collector.receive(out, part, notes, now))
+        if fault == "half":
+            collector.fail(out)
+        else:
+            collector.acknowledge(out)
+
+    def note(self, settled: Settled) -> None:
+        for flow, verdict in zip(settled.flows, settled.verdicts, strict=True):
+            number = int(flow["flow_number"])
+            assert number not in self.final, "a second final verdict"
+            assert verdict["final"] == 1
+            fields = ["label", "confidence", "tier", "packets_used", "reason", "wait_ns"]
+            self.final[number] = verdict[fields].item()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 120), st.integers(0, 10**6), st.integers(1, 4))
+def test_faults_and_order_change_no_verdict(
+    capture_seed: int, packets: int, seed: int, trackers: int
+) -> None:
+    data = capture(capture_seed, packets)
+    calm = Run(0, faults=False, trackers=1)(data)
+    assert Run(seed, faults=True, trackers=trackers)(data) == calm
