@@ -74,9 +74,14 @@ class Metrics:
             return
         self._published_at_s = time.monotonic()
         last = self._published
-        self._flows.inc(max(now.flows_admitted - last.flows_admitted, 0))
-        self._escalated.inc(max(now.flows_escalated - last.flows_escalated, 0))
+        _add(self._flows, now.flows_admitted - last.flows_admitted)
+        _add(self._escalated, now.flows_escalated - last.flows_escalated)
         for outcome in ("applied", "duplicate", "malformed", "shed"):
             name = f"packets_{outcome}"
-            self._packets.inc(getattr(now, name) - getattr(last, name), {"outcome": outcome})
+            _add(self._packets, getattr(now, name) - getattr(last, name), outcome=outcome)
         self._published = DispatchCounters(**now.to_dict())
+
+
+def _add(counter: metrics.Counter, more: int, **tags: str) -> None:
+    if more > 0:  # Ray refuses to add 0
+        counter.inc(more, tags)

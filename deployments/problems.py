@@ -59,6 +59,11 @@ def add_problem_handlers(api: FastAPI) -> None:
     async def _request_validation(_: Request, error: RequestValidationError) -> JSONResponse:
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _first(list(error.errors())))
 
+    @api.exception_handler(Exception)
+    async def _defect(_: Request, error: Exception) -> JSONResponse:
+        # What it was stands in the replica's log; the client must not learn our insides.
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed on this request")
+
     @api.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, str(error.detail))

@@ -1,7 +1,8 @@
 """Router: the ingress. Reads batches, runs the dispatch, streams verdicts back."""
 
 # No `from __future__ import annotations` here: FastAPI reads the routes' annotations at run time,
-# in a copy of the class that Ray Serve makes.
+# in a copy of the class that Ray Serve makes. The copy sees what this module holds when the class
+# is made: what it uses must stand above it.
 
 import secrets
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.conservation import conservation
 from deployments.dispatch import CascadeSpec, Dispatcher, FastTiers, SlowTiers
 from deployments.handles import HandleFastTiers, HandleSlowTiers, HandleTracker
 from deployments.json_form import JsonBatch, verdicts_to_json
@@ -56,6 +58,11 @@ class RouterSettings:
     spec: CascadeSpec
     bundle: Path
     max_body_bytes: int
+
+
+def _unavailable(error: RayServeException) -> JSONResponse:
+    detail = f"a model did not answer: {type(error).__name__}"
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
 
 
 @serve.deployment
@@ -215,39 +222,3 @@ class Router:
     async def healthz(self) -> JSONResponse:
         """Return 200 while this Router can take batches."""
         return JSONResponse({"status": "ok", "model_version": self._spec.model_version})
-
-
-def _unavailable(error: RayServeException) -> JSONResponse:
-    detail = f"a model did not answer: {type(error).__name__}"
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
-
-
-def conservation(router: dict[str, Any], trackers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up what a Router and the trackers have counted; see docs/architecture.md.
-
-    Returns:
-        ``flows`` and ``packets`` with the two conservation laws' terms and ``holds``, and the
-        counters behind them.
-    """
-
-    def total(name: str) -> int:
-        return sum(int(tracker[name]) for tracker in trackers)
-
-    flows = {
-        "admitted": router["flows_sure"] + total("flows_admitted"),
-        "final": router["flows_sure"] + total("flows_final"),
-        "open": total("flows_open"),
-        "lost": total("flows_lost"),
-    }
-    outcomes = ("applied", "duplicate", "malformed", "shed")
-    packets = {"in": router["packets_in"]} | {k: router[f"packets_{k}"] for k in outcomes}
-    holds = flows["admitted"] == flows["final"] + flows["open"] + flows["lost"] and packets[
-        "in"
-    ] == sum(packets[k] for k in outcomes)
-    return {
-        "holds": holds,
-        "flows": flows,
-        "packets": packets,
-        "router": router,
-        "trackers": trackers,
-    }

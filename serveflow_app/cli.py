@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,6 +155,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; a known error becomes one clear message and exit status 1."""
     args = sys.argv[1:] if argv is None else argv
     wants_json = "--json" in args
+    # Docker and systemd end services so; it must end them as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result: Any = app(args, standalone_mode=True)
     except ServeFlowError as error:

@@ -26,7 +26,12 @@ def serve(
     config: Path | None, host: str | None, port: int | None, options: dict[str, Any], as_json: bool
 ) -> None:
     """Run the service until Ctrl-C."""
-    from serveflow_app.serve_config import default_config, load_config, override
+    from serveflow_app.serve_config import (
+        check_bundles,
+        default_config,
+        load_config,
+        override,
+    )
     from serveflow_app.service import Service
 
     args = {
@@ -35,6 +40,7 @@ def serve(
         if value is not None
     }
     checked = override(load_config(config or default_config()), host=host, port=port, args=args)
+    check_bundles(checked)  # Ray would say it late, and in many words
     with Service(checked) as service:
         with messages.status("starting Ray Serve …"):
             took_s = service.wait_ready()

@@ -19,7 +19,7 @@ from serveflow_app.tally import Tally
 
 __all__ = ["Run", "capture_files", "run_replay"]
 
-_SUFFIXES = (".pcap", ".pcapng", ".cap")
+_SUFFIXES = (".pcap", ".pcapng", ".cap", ".gz")
 
 
 @dataclass(frozen=True, slots=True)

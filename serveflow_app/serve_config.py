@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from flows.errors import SettingsError
 from serveflow_app.settings import AppArgs
 
-__all__ = ["default_config", "load_config", "override"]
+__all__ = ["check_bundles", "default_config", "load_config", "override"]
 
 _APP = "serveflow_app.app:build_app"
 _DEPLOYMENTS = re.compile(r"Router|FastModel|SlowModel|FlowTracker-\d+")
@@ -58,6 +58,19 @@ def load_config(path: Path) -> dict[str, Any]:
         if app.get("import_path") == _APP:
             _check_app(path, app)
     return data
+
+
+def check_bundles(config: dict[str, Any]) -> None:
+    """Load the bundle of each ServeFlow application, to see that it is whole.
+
+    Raises:
+        BundleError: It is not.
+    """
+    from models.cascade import load_cascade  # ONNX Runtime: most commands need it not
+
+    for app in config["applications"]:
+        if app.get("import_path") == _APP:
+            load_cascade(AppArgs.model_validate(app.get("args") or {}).bundle_path)
 
 
 def _check_app(path: Path, app: dict[str, Any]) -> None:

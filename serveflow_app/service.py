@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,7 @@ from flows.errors import ServiceError
 __all__ = ["Service", "service_environment"]
 
 _STOP_S = 40.0
+_DASHBOARD = re.compile(r"dashboard at\W+(?:\x1b\[\d+m)*(?:https?://)?([\w.]+:\d+)")
 _ENVIRONMENT = {
     # Local and on loopback: without this Ray writes a token into the home directory.
     "RAY_AUTH_MODE": "disabled",
@@ -43,6 +46,27 @@ _ENVIRONMENT = {
 def service_environment() -> dict[str, str]:
     """Return the environment that the service runs in; what is set already stays."""
     return {**_ENVIRONMENT, **os.environ}
+
+
+def _haproxy_environment(folder: Path) -> dict[str, str]:
+    """Give HAProxy files and ports of its own, so that several services fit on one box."""
+    stats_port, metrics_port = _free_ports(2)
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 class Service:
@@ -68,8 +92,9 @@ class Service:
 
     @property
     def dashboard(self) -> str:
-        """Address of Ray's dashboard."""
-        return "http://127.0.0.1:8265"
+        """Address of Ray's dashboard, as Ray says it once it is up."""
+        found = _DASHBOARD.search(self._logged())
+        return f"http://{found.group(1)}" if found else "not up"
 
     @property
     def running(self) -> bool:
@@ -86,7 +111,8 @@ class Service:
             raise ServiceError(
                 f"{self.url} is taken: something answers there. Stop it, or choose another --port."
             )
-        path = Path(self._folder.name) / "serve_config.yaml"
+        folder = Path(self._folder.name)
+        path = folder / "serve_config.yaml"
         path.write_text(yaml.safe_dump(self._config, sort_keys=False))
         command = [sys.executable, "-m", "ray.serve.scripts", "run", str(path), "--address=local"]
         with self.log.open("ab") as log:
@@ -95,23 +121,28 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=service_environment(),
+                env={**_haproxy_environment(folder), **service_environment()},
                 start_new_session=True,  # Ctrl-C reaches it once: from us
             )
 
     def wait_ready(
-        self, timeout_s: float = 180.0, on_wait: Callable[[float], None] = lambda _: None
+        self,
+        timeout_s: float = 180.0,
+        on_wait: Callable[[float], None] = lambda _: None,
+        path: str = "/v1/schema",
     ) -> float:
-        """Wait until the service answers; return the seconds that it took.
+        """Wait until the service answers at ``path``; return the seconds that it took.
 
         Raises:
             ServiceError: It ended, or did not answer in time; the message holds the log's end.
         """
         start_s = time.monotonic()
-        while not _answers(f"{self.url}/v1/schema"):
+        while not _answers(f"{self.url}{path}"):
             waited_s = time.monotonic() - start_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
+            if "DEPLOY_FAILED" in self._logged():
+                raise ServiceError(f"the service could not be deployed:\n{self.tail()}")
             if waited_s > timeout_s:
                 raise ServiceError(f"not ready after {timeout_s:.0f} s:\n{self.tail()}")
             on_wait(waited_s)
@@ -142,8 +173,10 @@ class Service:
 
     def tail(self, lines: int = 25) -> str:
         """Return the end of the log."""
-        text = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(text[-lines:])
+        return "\n".join(self._logged().splitlines()[-lines:])
+
+    def _logged(self) -> str:
+        return self.log.read_text(errors="replace")
 
     def __enter__(self) -> Service:
         self.start()

@@ -1,0 +1,96 @@
+"""What several tests share: the embedded data, the command line, one running service."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serveflow_app.serve_config import default_config, load_config, override
+from serveflow_app.service import Service
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def test_runs() -> Path:
+    """The embedded test runs, which no model was trained on."""
+    return ROOT / "lab" / "captures" / "test"
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """The embedded bundle."""
+    return ROOT / "models" / "embedded"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit status, its JSON object, and what it told people."""
+
+    status: int
+    out: dict[str, Any]
+    told: str
+
+
+@pytest.fixture(scope="session")
+def cli() -> Any:
+    """Run ``serveflow ARGS --json`` as a user does."""
+
+    def run(*args: object, timeout_s: float = 200) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-c", "from serveflow_app.cli import main; main()",
+             *map(str, args), "--json"],
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+            env={**os.environ, "COLUMNS": "200"},
+        )  # fmt: skip
+        lines = done.stdout.splitlines()
+        assert len(lines) <= 1, "more than one JSON object on standard output"
+        return Result(done.returncode, json.loads(lines[0]) if lines else {}, done.stderr)
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Running:
+    """The shared service: the same bundle behind two applications."""
+
+    service: Service
+    separate: str  # address: 4 trackers, models in replicas of their own
+    colocated: str  # address: 1 tracker, models inside the Router
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    """One Ray Serve cluster for all tests that need one."""
+    base = load_config(default_config())
+    port = free_port()
+    config = override(base, port=port, args={"trackers": 4})
+    (second,) = override(base, args={"trackers": 1, "placement": "colocated"})["applications"]
+    second = {**second, "name": "colocated", "route_prefix": "/colocated"}
+    config["applications"].append(second)
+    with Service(config) as service:
+        service.wait_ready()
+        service.wait_ready(path="/colocated/v1/schema")
+        yield Running(service, service.url, f"{service.url}/colocated")
