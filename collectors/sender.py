@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
 import httpx
@@ -138,6 +139,17 @@ class HttpSender:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def __enter__(self) -> HttpSender:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _check(self, response: httpx.Response) -> None:
         """Raise what an answer other than 200 means."""

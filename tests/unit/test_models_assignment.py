@@ -1,0 +1,112 @@
+"""Flows are answered early where that costs little, and the cost is bounded with care."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.assignment import NEVER, Assignment, Judgements, assign, route
+from models.folds import grouped_folds
+
+
+def tier(labels: list[int] | np.ndarray, confidence: object, depth: int = 1) -> Judgements:
+    return Judgements(np.asarray(labels, np.int64), np.asarray(confidence, np.float32), depth)
+
+
+def test_the_first_sure_tier_answers() -> None:
+    tiers = [tier([0] * 4, [0.9, 0.2, 0.2, 0.9]), tier([1] * 4, [0.9, 0.9, 0.2, 0.9]),
+             tier([2] * 4, [0.0] * 4, 10)]  # fmt: skip
+    sizes = np.array([10, 10, 10, 1])
+    assert route(tiers, sizes, (0.5, 0.5)).tolist() == [0, 1, 2, 0]
+    assert route(tiers, sizes, (NEVER, NEVER)).tolist() == [2, 2, 2, 2]
+
+
+def test_flows_short_of_packets_pass_over_the_tiers_in_between() -> None:
+    tiers = [tier([0, 0], [0.2, 0.2]), tier([1, 1], [0.9, 0.9], 3), tier([2, 2], [0, 0], 10)]
+    assert route(tiers, np.array([2, 3]), (0.5, 0.5)).tolist() == [2, 1]
+
+
+def fast_and_slow(
+    n: int, groups: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, list[Judgements], np.ndarray]:
+    """The fast tier knows when it knows: above .5 it is right, below it guesses."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 4, n)
+    confidence = rng.random(n)
+    fast = np.where(confidence > 0.5, true, rng.integers(0, 4, n))
+    slow = np.where(rng.random(n) < 0.95, true, (true + 1) % 4)
+    tiers = [tier(fast, confidence), tier(slow, np.full(n, 0.95), 10)]
+    return true, np.arange(n) % groups, tiers, np.full(n, 10)
+
+
+def test_what_the_fast_tier_knows_it_answers() -> None:
+    found = assign(*fast_and_slow(4_000, 40))
+    assert 0.45 < found.early < 0.65
+    assert found.thresholds[0] == pytest.approx(0.5, abs=0.1)
+    assert found.loss_bound <= 0.005
+
+
+def test_a_fast_tier_that_knows_nothing_is_never_sure() -> None:
+    true, groups, tiers, sizes = fast_and_slow(2_000, 40)
+    useless = tier(np.zeros(2_000), np.random.default_rng(1).random(2_000))
+    found = assign(true, groups, [useless, tiers[1]], sizes, budget=0.0)
+    assert found.early < 0.02
+
+
+def test_a_fast_tier_as_good_as_the_deepest_answers_everything() -> None:
+    true, groups, tiers, sizes = fast_and_slow(1_000, 20)
+    twin = tier(tiers[1].labels, np.full(1_000, 0.95))
+    found = assign(true, groups, [twin, tiers[1]], sizes)
+    assert found.early == 1.0
+    assert found.loss == 0.0
+
+
+def test_of_two_fast_tiers_the_cheaper_one_answers_what_both_know() -> None:
+    true, groups, tiers, sizes = fast_and_slow(2_000, 40)
+    found = assign(true, groups, [tiers[0], tiers[0], tiers[1]], sizes)
+    answered_by = route([tiers[0], tiers[0], tiers[1]], sizes, found.thresholds)
+    assert (answered_by == 0).mean() > 0.4
+
+
+def test_a_larger_budget_answers_no_fewer_flows_early() -> None:
+    early = [assign(*fast_and_slow(2_000, 40), budget=b).early for b in (0.0, 0.005, 0.02, 0.1)]
+    assert early == sorted(early)
+
+
+def test_flows_that_are_wrong_together_are_bounded_with_more_care() -> None:
+    """One capture in ten is all wrong: seen by flow that is little, by capture it is a risk."""
+    n = 4_000
+    true = np.zeros(n, np.int64)
+    groups = np.arange(n) // 100
+    fast = np.where(groups % 10 == 0, (np.arange(n) % 100 < 10).astype(np.int64), 0)
+    tiers = [tier(fast, np.full(n, 0.9)), tier(np.zeros(n), np.ones(n), 10)]
+    sizes = np.full(n, 10)
+    by_capture = assign(true, groups, tiers, sizes, budget=0.0125)
+    by_flow = assign(true, np.arange(n), tiers, sizes, budget=0.0125)
+    assert by_capture.early == 0.0
+    assert by_flow.early == 1.0
+
+
+def test_a_single_tier_needs_no_thresholds() -> None:
+    true, groups, tiers, sizes = fast_and_slow(100, 4)
+    assert assign(true, groups, tiers[1:], sizes) == Assignment((), 0.0, 0.0, 0.0)
+
+
+def test_folds_keep_groups_whole_and_classes_spread() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 40, 1_000)
+    labels = groups % 5
+    fold = grouped_folds(labels, groups, 4)
+    assert set(fold) == {0, 1, 2, 3}
+    for group in range(40):
+        assert len(set(fold[groups == group])) == 1
+    for label in range(5):
+        assert len(set(fold[labels == label])) == 4
+    np.testing.assert_array_equal(fold, grouped_folds(labels, groups, 4))
+
+
+def test_few_groups_make_few_folds() -> None:
+    labels, groups = np.array([0, 1, 0, 1, 0]), np.array([5, 5, 9, 9, 7])
+    assert set(grouped_folds(labels, groups, 4)) == {0, 1, 2}
+    with pytest.raises(ValueError, match="1 groups"):
+        grouped_folds(labels, np.zeros(5, np.int64), 4)

@@ -1,0 +1,236 @@
+"""A bundle is written whole or not at all, and read only if not a bit of it has changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.errors import BundleError
+from models.bundle import BundleContents, TierModel, read_bundle, write_bundle
+from models.calibration import Calibration
+from models.cascade import load_cascade
+from models.manifest import FORMAT, digest_of, manifest_text
+from models.synthetic import synthetic_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return synthetic_bundle(tmp_path / "bundle")
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change the manifest and sign it anew, as a well-meaning person would."""
+    path = folder / "manifest.json"
+    fields = json.loads(path.read_text())
+    path.write_bytes(manifest_text({**fields, **changes}))
+
+
+def test_what_is_written_is_read_back(bundle: Path) -> None:
+    contents = read_bundle(bundle)
+    assert contents.classes == ("small", "large")
+    assert [tier.name for tier in contents.tiers] == ["stump0@1", "stump1@1", "stump2@10"]
+    assert contents.max_wait_s == 10.0
+    assert contents.card == "# Made by hand\n"
+    assert len(contents.model_version) == 12
+    assert json.loads((bundle / "manifest.json").read_text())["digest"].startswith(
+        contents.model_version
+    )
+
+
+def test_the_same_contents_give_the_same_version(bundle: Path, tmp_path: Path) -> None:
+    again = synthetic_bundle(tmp_path / "again")
+    assert read_bundle(again).model_version == read_bundle(bundle).model_version
+    other = synthetic_bundle(tmp_path / "other", max_wait_s=3.0)
+    assert read_bundle(other).model_version != read_bundle(bundle).model_version
+
+
+def test_a_flipped_bit_in_any_file_is_refused(bundle: Path) -> None:
+    for path in files_of(bundle):
+        data = path.read_bytes()
+        for at in {0, len(data) // 3, len(data) // 2, len(data) - 1}:
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            with pytest.raises(BundleError) as caught:
+                load_cascade(bundle)
+            assert str(path.relative_to(bundle)) in str(caught.value)
+        path.write_bytes(data)
+    load_cascade(bundle)
+
+
+def test_every_flipped_bit_in_the_manifest_is_refused(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            read_bundle(bundle, tiers=range(0))
+
+
+def test_a_damaged_file_is_refused_even_if_its_tier_is_not_wanted(bundle: Path) -> None:
+    (bundle / "tier2" / "values.npy").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"tier2/values\.npy"):
+        load_cascade(bundle, tiers=range(2))
+
+
+def test_a_missing_file_is_named(bundle: Path, tmp_path: Path) -> None:
+    for path in files_of(bundle):
+        copy = tmp_path / "copy"
+        shutil.copytree(bundle, copy)
+        gone = copy / path.relative_to(bundle)
+        gone.unlink()
+        with pytest.raises(BundleError, match=r"missing.*copy the bundle again") as caught:
+            read_bundle(copy)
+        assert str(gone) in str(caught.value)
+        shutil.rmtree(copy)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere"):
+        read_bundle(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("key", ["format", "feature_schema"])
+def test_another_version_is_refused_with_both_named(bundle: Path, key: str) -> None:
+    rewrite(bundle, **{key: 99})
+    with pytest.raises(BundleError, match=f"{key} is 99, this release reads {FORMAT}"):
+        read_bundle(bundle)
+
+
+def test_a_key_that_nobody_knows_is_refused(bundle: Path) -> None:
+    rewrite(bundle, colour="blue")
+    with pytest.raises(BundleError, match="colour"):
+        read_bundle(bundle)
+
+
+def test_a_key_that_is_missing_is_named(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    fields = json.loads(path.read_text())
+    del fields["classes"]
+    path.write_bytes(manifest_text(fields))
+    with pytest.raises(BundleError, match="classes"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("tiers", 0, "folder"), "../tier0", "folder"),
+        (("tiers", 0, "files"), ["../../secret.npy"], "files"),
+        (("tiers", 0, "depth"), 65, "depth"),
+        (("tiers", 0, "depth"), 20, "decrease"),
+        (("tiers", 0, "name"), "stump1@1", "twice"),
+        (("tiers", 0, "engine"), "pickle", "engine"),
+        (("tiers", 0, "files"), ["feature.npy"], "listed"),
+        (("tiers", 0, "calibration"), {"x": [1.0, 0.5], "y": [0.1, 0.2]}, "increase"),
+        (("tiers", 0, "calibration"), {"x": [0.5, 1.0], "y": [0.2, 0.1]}, "decrease"),
+        (("tiers", 0, "calibration"), {"x": [0.5], "y": [0.1, 0.2]}, "as many"),
+        (("classes",), ["small"], "classes"),
+        (("classes",), ["small", "small"], "twice"),
+        (("max_wait_s",), 0, "max_wait_s"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    bundle: Path, place: tuple[Any, ...], value: Any, says: str
+) -> None:
+    fields = json.loads((bundle / "manifest.json").read_text())
+    part = fields
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    rewrite(bundle, **fields)
+    with pytest.raises(BundleError, match=says):
+        read_bundle(bundle)
+
+
+def test_a_manifest_that_is_no_object_is_refused(bundle: Path) -> None:
+    for text in ("[]", "{", "", "\x00"):
+        (bundle / "manifest.json").write_text(text)
+        with pytest.raises(BundleError, match=r"manifest\.json: damaged"):
+            read_bundle(bundle)
+
+
+def test_only_the_wanted_engines_are_loaded(bundle: Path) -> None:
+    contents = read_bundle(bundle, tiers=range(1, 2))
+    assert [tier.engine is not None for tier in contents.tiers] == [False, True, False]
+
+
+def test_a_bundle_is_replaced_in_place(bundle: Path) -> None:
+    before = read_bundle(bundle).model_version
+    synthetic_bundle(bundle, depths=(1, 5))
+    assert read_bundle(bundle).model_version != before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]  # nothing left over
+
+
+def test_a_damaged_bundle_may_be_replaced(bundle: Path) -> None:
+    (bundle / "card.md").write_text("torn")
+    synthetic_bundle(bundle)
+    read_bundle(bundle)
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    read_bundle(synthetic_bundle(tmp_path / "empty"))
+
+
+def test_what_is_no_bundle_is_not_overwritten(tmp_path: Path, bundle: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.tex").write_text("years of work")
+    file = tmp_path / "file"
+    file.write_text("a file")
+    link = tmp_path / "link"
+    link.symlink_to(bundle)
+    manifest = tmp_path / "extension"
+    manifest.mkdir()
+    (manifest / "manifest.json").write_text('{"manifest_version": 3}')
+    (bundle / "notes.txt").write_text("mine")
+    for place in (folder, file, link, manifest, bundle):
+        before = sorted(path.name for path in tmp_path.rglob("*"))
+        with pytest.raises(BundleError, match="choose another folder"):
+            synthetic_bundle(place)
+        assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert (folder / "chapter1.tex").read_text() == "years of work"
+
+
+def test_a_failed_write_leaves_the_old_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_bundle(bundle).model_version
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.bundle.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        synthetic_bundle(bundle, depths=(1, 5))
+    assert read_bundle(bundle).model_version == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_contents_that_make_no_bundle_are_not_written(tmp_path: Path) -> None:
+    tier = TierModel("t@1", 1, 0.5, "columns", False, Calibration((0.0,), (0.0,)), None)
+    contents = BundleContents(("a", "b"), (tier,), "", "", {})
+    with pytest.raises(BundleError, match="t@1"):
+        write_bundle(contents, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_is_over_everything_but_itself() -> None:
+    fields = {"b": 1, "a": [1.5, "ü"]}
+    assert digest_of({**fields, "digest": "x"}) == digest_of(dict(reversed(fields.items())))
+    assert digest_of(fields) != digest_of({**fields, "b": 2})
+
+
+def test_arrays_are_plain_npy_files(bundle: Path) -> None:
+    arrays = list(bundle.rglob("*.npy"))
+    assert len(arrays) == 18
+    for path in arrays:
+        assert np.load(path, allow_pickle=False).dtype.kind in "if"

@@ -1,0 +1,267 @@
+"""From captures and labels to a bundle, and from the bundle to figures."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.errors import BundleError, LabelsError
+from flows.verdict import Reason
+from models.bundle import read_bundle
+from models.cascade import load_cascade
+from models.dataset import Dataset, load_dataset
+from models.evaluation import evaluate
+from models.synthetic import synthetic_dataset
+from models.training import train, train_on
+
+START_S = 1_700_000_000
+SYN, ACK, FIN, RST = 0x02, 0x10, 0x01, 0x04
+
+
+def frame(
+    src: int, dst: int, *, udp: bool = False, flags: int = ACK, ttl: int = 64, payload: int = 0
+) -> bytes:
+    """An Ethernet frame of 10.0.0.1 port ``src`` to 10.0.0.2 port ``dst``, or back if src < dst."""
+    there = src > dst
+    ends = bytes([10, 0, 0, 1, 10, 0, 0, 2] if there else [10, 0, 0, 2, 10, 0, 0, 1])
+    if udp:
+        transport = struct.pack(">HHHH", src, dst, 8 + payload, 0)
+    else:
+        transport = struct.pack(">HHIIBBHHH", src, dst, 1, 0, 0x50, flags, 64_000, 0, 0)
+    body = transport + bytes(payload)
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, ttl, 17 if udp else 6, 0)
+    return bytes(12) + b"\x08\x00" + head + ends + body
+
+
+def write_pcap(path: Path, frames: list[tuple[float, bytes]]) -> None:
+    """Write frames, each with its time in seconds after ``START_S``, in the order of time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1))
+        for at_s, data in sorted(frames, key=lambda item: item[0]):
+            us = round(at_s * 1e6)
+            file.write(
+                struct.pack("<IIII", START_S + us // 10**6, us % 10**6, len(data), len(data))
+            )
+            file.write(data)
+
+
+def write_labels(path: Path, rows: list[tuple[str, int, int, str, str]], extra: str = "") -> None:
+    lines = ["pcap,src_ip,src_port,dst_ip,dst_port,proto,label,site"]
+    lines += [
+        f"{pcap},10.0.0.1,{src},10.0.0.2,{dst},{proto},{label},{extra or pcap}"
+        for pcap, src, dst, proto, label in rows
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def one_capture(tmp_path: Path) -> Dataset:
+    """Flows that show every way of waiting, one label each; 4 packets and 10 s at most."""
+    frames: list[tuple[float, bytes]] = []
+
+    def add(port: int, times_s: list[float], last: bytes | None = None) -> None:
+        for i, at_s in enumerate(times_s):
+            data = frame(port, 443, flags=SYN if i == 0 else ACK)
+            frames.append((at_s, last if last is not None and i == len(times_s) - 1 else data))
+
+    add(50_000, [0.0, 0.1, 0.2, 0.5, 0.6])  # reaches the depth
+    add(50_001, [0.0, 0.1, 0.3], frame(443, 50_001, flags=RST))  # ends
+    add(50_002, [0.0, 1.0, 11.0])  # its third packet comes too late
+    add(50_003, [0.0, 2.0])  # goes silent; the capture goes on
+    add(50_004, [5.0, 12.0])  # the capture ends before its deadline
+    add(50_005, [0.0, 10.0])  # at the deadline is in time
+    add(50_006, [0.0, 1.0, 14.0], frame(443, 50_006, flags=RST))  # ends too late
+    write_pcap(tmp_path / "captures" / "sub" / "a.pcap", frames)
+    rows = [("a.pcap", 50_000 + i, 443, "tcp", f"flow-{i}") for i in range(7)]
+    write_labels(tmp_path / "labels.csv", rows)
+    return load_dataset(tmp_path / "captures", tmp_path / "labels.csv", depth=4)
+
+
+def test_packets_count_up_to_the_depth_and_the_deadline(one_capture: Dataset) -> None:
+    order = np.argsort(one_capture.labels)
+    assert one_capture.sizes[order].tolist() == [4, 3, 2, 2, 2, 2, 2]
+    assert one_capture.packets["packet_index"].tolist()[:4] == [0, 1, 2, 3]
+
+
+def test_waiting_ends_with_the_packet_the_flow_or_the_longest_wait(one_capture: Dataset) -> None:
+    order = np.argsort(one_capture.labels)
+    ms = (one_capture.wait_ns(4)[order] / 1e6).round().tolist()
+    assert ms == [500, 300, 10_000, 10_000, 9_000, 10_000, 10_000]
+    ms = (one_capture.wait_ns(2)[order] / 1e6).round().tolist()
+    assert ms == [100, 100, 1_000, 2_000, 7_000, 10_000, 1_000]
+    assert (one_capture.wait_ns(1) == 0).all()
+    reasons = one_capture.reasons[order][1:].tolist()
+    assert reasons == [
+        Reason.ENDED, Reason.TIMEOUT, Reason.TIMEOUT, Reason.ENDED, Reason.TIMEOUT, Reason.TIMEOUT
+    ]  # fmt: skip
+
+
+def test_selecting_flows_keeps_their_packets(one_capture: Dataset) -> None:
+    chosen = one_capture.select(one_capture.labels == "flow-1")
+    assert chosen.labels.tolist() == ["flow-1"]
+    assert chosen.sizes.tolist() == [3]
+    assert chosen.packets["originator_port"].tolist() == [50_001] * 3
+    assert one_capture.select(np.zeros(7, bool)).sizes.tolist() == []
+
+
+def test_the_digest_rests_on_what_is_learned_from(one_capture: Dataset) -> None:
+    assert one_capture.digest == one_capture.select(np.ones(7, bool)).digest
+    assert one_capture.digest != one_capture.select(np.arange(6)).digest
+
+
+def test_a_damaged_capture_is_told_and_read_up_to_the_damage(tmp_path: Path) -> None:
+    frames = [(0.1 * i, frame(50_000 + i, 443)) for i in range(3)]
+    write_pcap(tmp_path / "captures" / "a.pcap", frames)
+    path = tmp_path / "captures" / "a.pcap"
+    path.write_bytes(path.read_bytes()[:-5])
+    (tmp_path / "captures" / "b.pcap").write_bytes(b"this is no capture file at all")
+    rows = [("a.pcap", 50_000 + i, 443, "tcp", "x") for i in range(2)]
+    write_labels(tmp_path / "labels.csv", rows)
+    told: list[tuple[str, int, int]] = []
+    found = load_dataset(
+        tmp_path / "captures", tmp_path / "labels.csv", progress=lambda *step: told.append(step)
+    )
+    assert len(found) == 2
+    assert found.captures == 2
+    assert [name for name, _ in found.damaged] == ["a.pcap", "b.pcap"]
+    assert all(reason for _, reason in found.damaged)
+    assert told == [("reading captures", i, 2) for i in range(3)]
+
+
+def test_captures_without_a_labelled_flow_are_refused(tmp_path: Path) -> None:
+    write_labels(tmp_path / "labels.csv", [("other.pcap", 50_000, 443, "tcp", "x")])
+    (tmp_path / "captures").mkdir()
+    with pytest.raises(LabelsError, match="no captures"):
+        load_dataset(tmp_path / "captures", tmp_path / "labels.csv")
+    write_pcap(tmp_path / "captures" / "a.pcap", [(0.0, frame(50_000, 443))])
+    with pytest.raises(LabelsError, match=r"none of the 1 flows.*a\.pcap"):
+        load_dataset(tmp_path / "captures", tmp_path / "labels.csv")
+    with pytest.raises(LabelsError, match="nowhere"):
+        load_dataset(tmp_path / "nowhere", tmp_path / "labels.csv")
+
+
+KINDS = {"web": (443, False), "name": (53, True), "chat": (5_222, False)}
+
+
+def traffic(folder: Path, captures: int, seed: int) -> tuple[Path, Path]:
+    """Three kinds of traffic; ``chat`` and ``web`` look alike in packet 1."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for c in range(captures):
+        name = f"run-{c}.pcap"
+        frames = []
+        for i in range(30):
+            label = list(KINDS)[i % 3]
+            port, udp = KINDS[label]
+            src = 40_000 + i
+            at_s = float(rng.uniform(0, 60))
+            frames.append((at_s, frame(src, port, udp=udp, flags=SYN, payload=40 if udp else 0)))
+            for j in range(3 if udp else 11):
+                at_s += float(rng.exponential(0.02))
+                size = int(rng.integers(300, 900) if label == "web" else rng.integers(10, 80))
+                ends = (port, src) if j % 2 == 0 else (src, port)
+                frames.append((at_s, frame(*ends, udp=udp, payload=size)))
+            rows.append((name, src, port, "udp" if udp else "tcp", label))
+        rows.append((name, 1_000 + c, 80, "tcp", f"only-in-{c}"))
+        frames.append((1.0, frame(1_000 + c, 80, flags=SYN)))
+        write_pcap(folder / "captures" / name, frames)
+    write_labels(folder / "labels.csv", rows)
+    return folder / "captures", folder / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, object]]]:
+    folder = tmp_path_factory.mktemp("trained")
+    captures, labels = traffic(folder / "train", 8, seed=0)
+    steps: list[tuple[str, int, int]] = []
+    report = train(captures, labels, folder / "bundle", progress=lambda *step: steps.append(step))
+    assert {"reading captures", "validating tree@1", "training tree@1"} <= {s for s, _, _ in steps}
+    assert all(0 <= done <= total for _, done, total in steps)
+    yield folder / "bundle", report.to_dict()
+
+
+def test_training_reports_what_it_did(trained: tuple[Path, dict[str, object]]) -> None:
+    _, report = trained
+    json.dumps(report)
+    assert report["flows"] == 240
+    assert report["groups"] == 8
+    assert report["classes"] == ("chat", "name", "web")
+    assert report["dropped_classes"] == {f"only-in-{c}": 1 for c in range(8)}
+    assert {"tree@1", "tree@1+port", "extra-trees@10", "extra-trees@10+port"} <= set(
+        report["candidates"]  # type: ignore[call-overload]
+    )
+    assert any("network@10" in name for name in report["candidates"])  # type: ignore[attr-defined]
+    assert report["loss_bound"] <= 0.005  # type: ignore[operator]
+    assert report["tiers"][-1]["weighted_f1"] > 0.95  # type: ignore[index]
+
+
+def test_a_trained_bundle_loads_and_explains_itself(
+    trained: tuple[Path, dict[str, object]],
+) -> None:
+    bundle, report = trained
+    contents = read_bundle(bundle)
+    assert contents.model_version == report["model_version"]
+    assert contents.classes == report["classes"]
+    for word in ("240 flows", "chat", "only-in-3 (1)", "extra-trees@1", "weighted F1"):
+        assert word in contents.card
+    size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+    assert size < 10_000_000
+
+
+def test_a_trained_cascade_answers_traffic_that_it_never_saw(
+    trained: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    bundle, _ = trained
+    captures, labels = traffic(tmp_path, 3, seed=9)
+    found = evaluate(bundle, captures, labels).to_dict()
+    json.dumps(found)
+    assert found["flows"] == 93
+    assert found["classes"] == 6
+    cascade, fast, slow = found["cascade"], found["fast_only"], found["slow_only"]
+    # The 3 flows of classes that nobody knows are missed, and are counted as such.
+    assert 0.9 < slow["weighted_f1"] < 1.0
+    assert cascade["weighted_f1"] >= slow["weighted_f1"] - 0.03
+    assert cascade["median_latency_ms"] <= slow["median_latency_ms"] + 1.0
+    assert fast["escalated"] == 0.0
+    assert slow["escalated"] == 1.0
+    assert 0.0 <= cascade["escalated"] <= 1.0
+    assert fast["answered_within_16ms"] >= cascade["answered_within_16ms"]
+    assert cascade["p90_latency_ms"] >= cascade["median_latency_ms"]
+
+
+def test_training_again_gives_the_same_bundle(tmp_path: Path) -> None:
+    data = synthetic_dataset(300, classes=3, seed=4)
+    versions = {train_on(data, tmp_path / name).model_version for name in ("one", "two")}
+    assert len(versions) == 1
+    cascade = load_cascade(tmp_path / "one")
+    assert cascade.fast_tiers >= 1
+    assert cascade.tiers[-1].depth == 10
+
+
+def test_too_little_to_learn_from_is_refused(tmp_path: Path) -> None:
+    write_pcap(tmp_path / "captures" / "a.pcap", [(0.0, frame(50_000, 443, flags=SYN))])
+    write_labels(tmp_path / "labels.csv", [("a.pcap", 50_000, 443, "tcp", "x")])
+    with pytest.raises(LabelsError, match="0 of the 1 classes"):
+        train(tmp_path / "captures", tmp_path / "labels.csv", tmp_path / "bundle")
+
+
+def test_captures_of_one_group_cannot_be_checked(tmp_path: Path) -> None:
+    captures, labels = traffic(tmp_path, 2, seed=1)
+    lines = labels.read_text().splitlines()
+    labels.write_text(
+        "\n".join([lines[0], *(f"{line.rsplit(',', 1)[0]},here" for line in lines[1:])])
+    )
+    with pytest.raises(LabelsError, match="2 captures"):
+        train(captures, labels, tmp_path / "bundle", group_by="site")
+
+
+def test_training_does_not_overwrite_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="another folder"):
+        train(tmp_path, tmp_path / "labels.csv", tmp_path)
