@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flows import table_entries as layout
 from flows import table_kernels as kernels
 from flows.errors import SettingsError
 from flows.ids import flow_ids
@@ -150,33 +151,33 @@ class FlowTable:
         # Spread by a secret, so that nobody can aim many flows at one place of the table.
         self._hash_seed = flow_ids(np.zeros(1, np.uint64), ~seed & (2**64 - 1))[0]
         size = 1 << max(initial_capacity - 1, 1).bit_length()
-        self._entries = np.zeros(size, kernels.ENTRY_DTYPE)
+        self._entries = np.zeros(size, layout.ENTRY_DTYPE)
         self._used = np.zeros(size, np.uint8)
         self._free = np.arange(size, dtype=np.int32)[::-1].copy()
         self._table = np.full(2 * size, -1, np.int32)
-        self._state = np.full(kernels.STATE_SIZE, -1, np.int64)
-        self._state[kernels.CLOCK] = 0
-        self._state[kernels.NEXT_NUMBER] = 0
-        self._state[kernels.OPEN] = 0
-        self._state[kernels.FREE] = size
-        self._state[kernels.COUNTERS :] = 0
+        self._state = np.full(layout.STATE_SIZE, -1, np.int64)
+        self._state[layout.CLOCK] = 0
+        self._state[layout.NEXT_NUMBER] = 0
+        self._state[layout.OPEN] = 0
+        self._state[layout.FREE] = size
+        self._state[layout.COUNTERS :] = 0
 
     @property
     def open_flows(self) -> int:
         """Flows that have not ended."""
-        return int(self._state[kernels.OPEN])
+        return int(self._state[layout.OPEN])
 
     @property
     def counters(self) -> TableCounters:
         """What the table has seen so far."""
-        told = self._state[kernels.COUNTERS :].tolist()
+        told = self._state[layout.COUNTERS :].tolist()
         order = (Protocol.TCP, Protocol.UDP, Protocol.ICMP, Protocol.ICMPV6)
         protocols = {
             protocol.name: {"flows": told[3 + i], "packets": told[7 + i]}
             for i, protocol in enumerate(order)
             if told[7 + i]
         }
-        flows = int(self._state[kernels.NEXT_NUMBER])
+        flows = int(self._state[layout.NEXT_NUMBER])
         return TableCounters(told[0], flows, told[1], told[2], protocols)
 
     def update(self, packets: Records, endpoints: Records) -> TableUpdate:
@@ -212,9 +213,9 @@ class FlowTable:
 
     def advance(self, clock_ns: int) -> Records:
         """Move the clock on without a packet; return the flows that ended, ``END_DTYPE``."""
-        if clock_ns <= self._state[kernels.CLOCK]:
+        if clock_ns <= self._state[layout.CLOCK]:
             return np.empty(0, END_DTYPE)
-        self._state[kernels.CLOCK] = clock_ns
+        self._state[layout.CLOCK] = clock_ns
         ends = np.empty(self.open_flows, END_DTYPE)
         n = kernels.expire(
             self._entries, self._used, self._free, self._table, self._state,
@@ -228,7 +229,7 @@ class FlowTable:
         Their order is that of their numbers. The table must not be used any further.
         """
         ends = np.empty(self.open_flows, END_DTYPE)
-        kernels.finish(self._entries, self._used, int(self._state[kernels.CLOCK]), ends)
+        kernels.finish(self._entries, self._used, int(self._state[layout.CLOCK]), ends)
         return self._told(ends[np.argsort(ends["flow_number"])])
 
     def _told(self, ends: Records) -> Records:
@@ -238,11 +239,11 @@ class FlowTable:
 
     def _grow(self) -> None:
         old = len(self._used)
-        self._entries = np.concatenate([self._entries, np.zeros(old, kernels.ENTRY_DTYPE)])
+        self._entries = np.concatenate([self._entries, np.zeros(old, layout.ENTRY_DTYPE)])
         self._used = np.concatenate([self._used, np.zeros(old, np.uint8)])
         free = np.empty(2 * old, np.int32)
         free[:old] = np.arange(2 * old - 1, old - 1, -1)
         self._free = free
-        self._state[kernels.FREE] = old
+        self._state[layout.FREE] = old
         self._table = np.full(4 * old, -1, np.int32)
-        kernels.rehash(self._entries, self._used, self._table, self._hash_seed)
+        layout.rehash(self._entries, self._used, self._table, self._hash_seed)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lab.capture import write_labels
 from lab.errors import LabError
@@ -50,7 +50,7 @@ def _plans(runs: dict[str, int], seed: int, seconds: float) -> list[RunPlan]:
     return plans
 
 
-def _make(out: Path, plans: list[RunPlan], sessions: int, place: Path) -> list[PlayedRun]:
+def _make(plans: list[RunPlan], sessions: int, place: Path) -> list[PlayedRun]:
     shared = place / "shared"
     with Progress(
         TextColumn("{task.description}"),
@@ -75,14 +75,10 @@ def _make(out: Path, plans: list[RunPlan], sessions: int, place: Path) -> list[P
             for plan in (plan for plan in plans if plan.split == split):
                 task = progress.add_task(plan.name, total=1.0)
 
-                def tick(what: str, done: float, plan: RunPlan = plan, task: object = task) -> None:
-                    progress.update(
-                        task,  # type: ignore[arg-type]
-                        completed=done,
-                        description=f"{plan.name} {what}",
-                    )
+                def tick(what: str, done: float, name: str = plan.name, row: TaskID = task) -> None:
+                    progress.update(row, completed=done, description=f"{name} {what}")
 
-                target = folder / f"{plan.name}.pcap"
+                target = folder / plan.pcap
                 found, stats = play(plan, shared, place / plan.name, target, sessions, tick)
                 rows += found
                 played.append(PlayedRun(plan, stats, target.stat().st_size))
@@ -110,7 +106,7 @@ def main(
         float, typer.Option(min=15, max=600, help="Seconds of traffic in each run.")
     ] = 75.0,
     seed: Annotated[int, typer.Option(help="Draws everything but the clock.")] = 1,
-    sessions: Annotated[int, typer.Option(min=3, help="Client sessions per service and run.")] = 40,
+    sessions: Annotated[int, typer.Option(min=3, help="Client sessions per service and run.")] = 25,
     keep: Annotated[
         bool, typer.Option(help="Keep the working folder (server logs, raw captures).")
     ] = False,
@@ -138,7 +134,7 @@ def main(
             _console.print(f"installed: {', '.join(installed)}")
         place = Path(tempfile.mkdtemp(prefix="serveflow-lab-"))
         place.chmod(0o755)
-        played = _make(out, plans, sessions, place)
+        played = _make(plans, sessions, place)
         made = place / "captures"
         found = versions()
         write_runs(made / "runs.json", played, found)

@@ -13,7 +13,7 @@ from lab.pcapfile import ACK, FIN, RST, SYN, Frame, PcapWriter, Segment, parse, 
 
 __all__ = ["HEADER", "KEEP_PACKETS", "CaptureStats", "LabelRow", "distil", "write_labels"]
 
-KEEP_PACKETS = 30
+KEEP_PACKETS = 24
 """How many first packets of a flow are kept; later ones only with FIN or RST."""
 HEADER = ("pcap", "src_ip", "src_port", "dst_ip", "dst_port", "proto", "label", "start_time")
 _UDP_GAP_NS = 60 * 1_000_000_000

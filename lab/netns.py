@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -216,8 +217,19 @@ class Network:
     def _remove(self) -> None:
         self._relays.end(grace=1.0)
         for name in reversed(self._made):
+            # Servers that leave their process group (and killed clients' children) are still here.
+            for process in _pids(name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
         self._made.clear()
+
+
+def _pids(namespace: str) -> list[int]:
+    done = subprocess.run(
+        ["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in done.stdout.split()]
 
 
 def _has_link(namespace: str, device: str) -> bool:

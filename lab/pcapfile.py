@@ -11,12 +11,13 @@ from typing import BinaryIO
 
 from lab.errors import LabError
 
-__all__ = ["Frame", "PcapWriter", "Segment", "parse", "read_frames"]
+__all__ = ["SNAPLEN", "Frame", "PcapWriter", "Segment", "parse", "read_frames"]
 
 _NANO = 0xA1B23C4D
 _MICRO = 0xA1B2C3D4
 _ETHERNET = 1
-_SNAPLEN = 128
+SNAPLEN = 128
+"""How many bytes of a frame the files hold at most."""
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
@@ -75,7 +76,7 @@ class PcapWriter:
 
     def __init__(self, path: Path) -> None:
         self._handle: BinaryIO = path.open("wb")
-        self._handle.write(struct.pack("<IHHiIII", _NANO, 2, 4, 0, 0, _SNAPLEN, _ETHERNET))
+        self._handle.write(struct.pack("<IHHiIII", _NANO, 2, 4, 0, 0, SNAPLEN, _ETHERNET))
 
     def __enter__(self) -> PcapWriter:
         return self

@@ -99,6 +99,11 @@ class RunPlan:
     endpoints: tuple[Endpoint, ...]
     notes: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def pcap(self) -> str:
+        """The name of the run's capture in its split's folder."""
+        return f"run-{self.name.rpartition('-')[2]}.pcap"
+
     def host(self, name: str) -> Host:
         """The host of that name."""
         return next(host for host in self.hosts if host.name == name)

@@ -30,7 +30,7 @@ def write_runs(path: Path, runs: Sequence[PlayedRun], versions: dict[str, str]) 
     listed: list[dict[str, Any]] = []
     for run in runs:
         plan = plan_to_dict(run.plan)
-        plan["pcap"] = f"{run.plan.split}/{run.plan.name}.pcap"
+        plan["pcap"] = f"{run.plan.split}/{run.plan.pcap}"
         plan["flows"] = dict(sorted(run.stats.flows.items()))
         plan["packets_on_the_wire"] = run.stats.packets_seen
         plan["packets_kept"] = run.stats.packets_kept
@@ -69,23 +69,29 @@ def _runs_table(runs: Sequence[PlayedRun]) -> list[str]:
     for run in runs:
         plan, stats = run.plan, run.stats
         lines.append(
-            f"| `{plan.split}/{plan.name}.pcap` | {plan.seed} | {plan.port_mode} "
+            f"| `{plan.split}/{plan.pcap}` | {plan.seed} | {plan.port_mode} "
             f"| {plan.seconds:g} | {stats.flows.total()} "
             f"| {stats.packets_kept} of {stats.packets_seen} | {run.bytes_written // 1000} |"
         )
     return lines
 
 
+_PATH_FIELDS = ("delay_ms", "jitter_ms", "loss", "rate_mbit", "queue_ms", "reorder", "hops")
+
+
 def _paths_table(runs: Sequence[PlayedRun]) -> list[str]:
-    hosts = [host for run in runs for host in run.plan.hosts]
-    lines = ["| per path, one way | clients | servers |", "|---|--:|--:|"]
-    fields = ("delay_ms", "jitter_ms", "loss", "rate_mbit", "queue_ms", "reorder", "hops")
-    for name in fields:
-        cells = []
+    lines = [
+        f"| capture | paths of | {' | '.join(_PATH_FIELDS)} |",
+        f"|---|---|{'--:|' * len(_PATH_FIELDS)}",
+    ]
+    for run in runs:
         for role in ("client", "server"):
-            values = [float(getattr(h.path, name)) for h in hosts if h.role == role]
-            cells.append(f"{min(values):g} to {max(values):g}")
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+            paths = [host.path for host in run.plan.hosts if host.role == role]
+            cells = []
+            for name in _PATH_FIELDS:
+                values = [float(getattr(path, name)) for path in paths]
+                cells.append(f"{min(values):g} to {max(values):g}")
+            lines.append(f"| `{run.plan.split}/{run.plan.pcap}` | {role}s | {' | '.join(cells)} |")
     return lines
 
 
@@ -94,20 +100,24 @@ _INTRO = """\
 
 `make lab` (root) made these files; this page and its figures too. Each capture is one run of
 real servers and real clients in Linux network namespaces on one machine. A run has {clients}
-client hosts, {servers} server hosts and all {services} services. Nothing here was seen on a public network.
+client hosts, {servers} server hosts and all {services} services. Nothing here was seen on a public
+network. The seeds below draw the plan of a run anew (hosts, paths, addresses, ports, variants,
+sessions); the programs' own timing and chance make the packets differ each time.
 
 - `train/*.pcap`, `test/*.pcap`: classic pcap, Ethernet, nanosecond times. Whole runs are kept
-  apart for testing: addresses, paths, host settings, server variants and, in half of the runs,
+  apart for testing: addresses, paths, host settings, server variants and, in every second run,
   ports were drawn anew for each.
-- `labels.csv` beside them: `{header}`. `src` sent the flow's first packet, `start_time` is that
-  packet's time in that capture, in seconds since the epoch.
+- `labels.csv` beside them: `{header}`.
+  `src` sent the flow's first packet, `start_time` is that packet's time in that capture, in seconds
+  since the epoch.
 - `runs.json`: every draw of every run (hosts, paths, addresses, ports, variants, seeds) and the
   versions of the software.
 
 **Labels come from the scenario.** In each run a service has IPv4 and IPv6 addresses of its own; a
 flow has the label of the service whose address it speaks with. So FTP's data connections are
-`ftp`, and the UDP tracker, DHT and µTP of BitTorrent are `bittorrent`. No payload was looked at.
-Some flows meet a closed port at a service's address; they bear its label.
+`ftp`, the RTP of calls is `sip`, and the UDP tracker, DHT and µTP of BitTorrent are `bittorrent`.
+No payload was looked at, and with random ports the port does not tell. Some flows meet a closed
+port at a service's address, and some client programs are killed midway; they bear its label too.
 
 **What was left out of the files.** Only headers are kept: a frame ends with its TCP header (options
 included) or its 8 bytes of UDP header; its length on the wire stays in the record and in the IP
@@ -149,6 +159,7 @@ def write_readme(path: Path, runs: Sequence[PlayedRun], versions: dict[str, str]
         "## Runs\n",
         *_runs_table(runs),
         "\n## Paths\n",
+        "One way, lowest to highest of the run's paths; `runs.json` has each host's.\n",
         *_paths_table(runs),
         "\n## Software\n",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".\n",

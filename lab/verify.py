@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lab.capture import HEADER
-from lab.pcapfile import parse, read_frames
+from lab.pcapfile import SNAPLEN, parse, read_frames
 
 __all__ = ["verify"]
 
@@ -31,11 +31,12 @@ def _check_pcap(path: Path, rows: list[dict[str, str]]) -> list[str]:
         protocol = 6 if row["proto"] == "TCP" else 17
         starts[(moment, source, destination, protocol)] = row
         pairs |= {(source, destination, protocol), (destination, source, protocol)}
-    stray = last = disorder = 0
+    stray = last = disorder = long = 0
     for frame in read_frames(path):
         segment = parse(frame.data)
         disorder += frame.time_ns < last
         last = frame.time_ns
+        long += len(frame.data) > SNAPLEN
         if segment is None:
             stray += 1
             continue
@@ -48,6 +49,8 @@ def _check_pcap(path: Path, rows: list[dict[str, str]]) -> list[str]:
         problems.append(f"{path.name}: {len(starts)} labels without a first packet")
     if stray:
         problems.append(f"{path.name}: {stray} packets without a label")
+    if long:
+        problems.append(f"{path.name}: {long} packets of more than {SNAPLEN} captured bytes")
     if disorder:
         problems.append(f"{path.name}: {disorder} packets out of time order")
     return problems

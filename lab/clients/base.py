@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -124,7 +125,7 @@ class Session:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=self.work,
-                env=env,
+                env={**self._environment(), **(env or {})},
             )
             try:
                 output, _ = process.communicate(timeout=limit)
@@ -133,6 +134,15 @@ class Session:
                 output, _ = process.communicate()
         source.unlink(missing_ok=True)
         return output
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of the user's: neither dot files nor proxies may change the traffic."""
+        return {
+            "HOME": str(self.work),
+            "LANG": "C.UTF-8",
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }
 
     def connect(self, timeout: float = 8.0) -> socket.socket:
         """A plain TCP connection to the service."""

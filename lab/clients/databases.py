@@ -6,10 +6,12 @@ import ssl
 import time
 
 import psycopg
-import pymysql
+import pymysql  # type: ignore[import-untyped]  # ships no types
 import redis
 from psycopg import sql
-from pymemcache.client.base import Client as MemcacheClient
+from pymemcache.client.base import (  # type: ignore[import-untyped]  # ships no types
+    Client as MemcacheClient,
+)
 
 from lab.clients.base import PASSWORD, Session
 
@@ -38,7 +40,7 @@ def _postgresql(session: Session) -> None:
         f"host={session.address} port={session.port} user=lab dbname=postgres "
         f"connect_timeout=6 sslmode={mode} application_name={session.word()}"
     )
-    env = {"PGPASSWORD": PASSWORD, "PATH": "/usr/bin", "PGSSLMODE": mode}
+    env = {"PGPASSWORD": PASSWORD, "PGSSLMODE": mode}
     kind = session.rng.random()
     if kind < 0.3:
         text = ";\n".join(_statement(session) for _ in range(session.count(1, 2, 5)))
@@ -158,17 +160,17 @@ def _redis(session: Session) -> None:
         if kind < 0.55:
             pipe = made.pipeline(transaction=session.chance(0.5))
             for _ in range(session.count(3, 10, 40)):
-                pipe.execute_command(*_redis_command(session))
+                pipe.execute_command(*_redis_command(session))  # type: ignore[no-untyped-call]
             pipe.execute(raise_on_error=False)
             return
         for _ in range(session.count(1, 2, 5, 12)):
-            made.execute_command(*_redis_command(session))
+            made.execute_command(*_redis_command(session))  # type: ignore[no-untyped-call]
             session.think(0.15)
 
 
 def _subscribe(session: Session, made: redis.Redis) -> None:
     """Wait for messages, and send them to whoever else waits."""
-    channel = made.pubsub()
+    channel = made.pubsub()  # type: ignore[no-untyped-call]
     channel.subscribe("news")
     until = time.monotonic() + min(session.rng.uniform(1, 6), session.remaining)
     while time.monotonic() < until:

@@ -7,7 +7,7 @@ import io
 import sys
 import time
 
-import paramiko
+import paramiko  # type: ignore[import-untyped]  # ships no types
 
 from lab.clients.base import Session
 
@@ -30,7 +30,7 @@ def _ftp(session: Session) -> None:
         return
     if kind < 0.55:
         text = "set net:max-retries 1; set net:timeout 6; set ssl:verify-certificate no; "
-        text += f"cd pub; ls; get {session.file()} -o /dev/null; bye"
+        text += f"cd pub; ls; get {session.file()}; bye"
         session.run(["lftp", "-e", text, f"ftp://{session.at}"])
         return
     with ftplib.FTP(timeout=8) as made:  # noqa: S321 - FTP is what the lab is to show
@@ -113,9 +113,13 @@ def _ssh(session: Session) -> None:
     draw = session.rng.random()
     if draw < 0.35:
         argv = ["ssh", *options, "-p", str(session.port)]
-        argv += ["-tt"] if session.chance(0.3) else []
-        session.run([*argv, f"root@{session.address}", _ssh_command(session)],
-                    data=session.data(1, 100_000))  # fmt: skip
+        data = session.data(1, 100_000)
+        if session.chance(0.3):
+            argv.append("-tt")
+            # A terminal: typed lines, and Ctrl-D for whoever reads them.
+            data = b"".join(session.word().encode() + b"\n" for _ in range(session.count(1, 4, 9)))
+            data += b"\x04"
+        session.run([*argv, f"root@{session.address}", _ssh_command(session)], data=data)
     elif draw < 0.5:
         (session.work / "up").write_bytes(session.data(1, 150_000))
         session.run(["scp", *options, "-P", str(session.port), f"{session.work}/up",
@@ -166,17 +170,23 @@ def _bittorrent(session: Session) -> None:
     limit = min(session.rng.uniform(2, 9), session.remaining)
     if session.chance(0.35) and ":" not in session.address:
         argv = ["aria2c", "-q", f"--interface={session.own}", f"--dir={session.work}",
-                f"--bt-tracker=udp://{session.at.rsplit(':', 1)[0]}:{session.end.aux_port}",
-                "--seed-time=0", "--enable-dht=false", "--bt-enable-lpd=false", "--no-conf",
+                f"--bt-tracker=udp://{session.address}:{session.end.aux_port}/announce",
+                "--seed-time=0", "--bt-enable-lpd=false", "--no-conf",
+                # aria2 speaks to UDP trackers only where its DHT is on.
+                "--enable-dht=true", f"--dht-file-path={session.work}/dht",
+                f"--dht-listen-port={session.rng.randrange(20000, 60000)}",
                 f"--listen-port={session.rng.randrange(20000, 60000)}",
                 "--bt-tracker-connect-timeout=4", "--file-allocation=none",
                 f"--bt-min-crypto-level={session.rng.choice(['plain', 'arc4'])}",
                 str(folder / f"{name}.torrent")]  # fmt: skip
         session.run(argv, limit=limit)
         return
-    mode = session.rng.choice(["tcp", "tcp", "utp", "encrypted", "dht"])
+    modes = ["tcp", "tcp", "utp", "encrypted", "dht"]
+    modes += ["tracker"] if ":" not in session.address else []
+    mode = session.rng.choice(modes)
     session.run([sys.executable, "-m", "lab.servers.seeder", "fetch", str(folder), name,
-                 session.own, session.address, str(session.port), f"{limit:.1f}", mode],
+                 session.own, session.address, str(session.port), str(session.end.aux_port),
+                 f"{limit:.1f}", mode],
                 limit=limit + 4)  # fmt: skip
 
 

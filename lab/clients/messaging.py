@@ -1,9 +1,10 @@
-"""Clients of MQTT and SIP."""
+"""Clients of MQTT and SIP (with its RTP)."""
 
 from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -11,6 +12,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from lab.clients.base import Session
 
 __all__ = ["SESSIONS"]
+
+_SOUNDS = Path("/usr/share/sip-tester")
+"""Where Debian has the recorded speech that sipp's calls with media send."""
 
 
 def _mqtt(session: Session) -> None:
@@ -64,7 +68,13 @@ def _sip(session: Session) -> None:
     calls = session.count(1, 1, 1, 2, 3)
     transport = session.rng.choice(["u1", "u1", "un", "t1", "tn"])
     source = f"[{session.own}]" if ":" in session.own else session.own
-    argv = ["sipp", "-sn", "uac", session.at, "-i", source, "-p",
+    scenario = "uac"
+    if session.chance(0.3):
+        # A call with speech: RTP both ways, since the server echoes it.
+        scenario, transport, calls = "uac_pcap", "u1", 1
+        (session.work / "pcap").symlink_to(_SOUNDS)
+    argv = ["sipp", "-sn", scenario, session.at, "-i", source, "-mi", source, "-mp",
+            str(session.rng.randrange(5_000, 30_000) * 2), "-p",
             str(session.rng.randrange(10_000, 60_000)), "-m", str(calls), "-r",
             str(session.count(1, 2, 10)), "-l", "10", "-d", str(session.size(50, 4000)), "-t",
             transport, "-nostdin", "-s", session.word(), "-timeout", "12", "-max_socket", "20",

@@ -8,11 +8,12 @@ import ssl
 from collections.abc import Callable
 
 import httpx
-from aioquic.asyncio import QuicConnectionProtocol, connect
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import QuicEvent
+from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
 from lab.clients.base import Session
 
@@ -89,6 +90,7 @@ def _httpx(session: Session, scheme: str) -> None:
         http2=session.chance(0.5),
         headers=headers,
         timeout=10,
+        trust_env=False,
     ) as client:
         for path in _paths(session):
             if session.chance(0.2):
@@ -155,13 +157,11 @@ def _https(session: Session) -> None:
     _web(session, "https")
 
 
-class _Client(QuicConnectionProtocol):  # type: ignore[misc]  # aioquic counts as untyped
+class _Client(QuicConnectionProtocol):
     """Sends requests on one QUIC connection and waits for their answers."""
 
-    def begin(self) -> None:
-        """Start HTTP/3 on the connection."""
-        self.http = H3Connection(self._quic)
-        self.done: dict[int, asyncio.Future[None]] = {}
+    http: H3Connection
+    done: dict[int, asyncio.Future[None]]
 
     def ask(self, authority: str, path: str, body: bytes) -> asyncio.Future[None]:
         """Send one request; the future is done when its answer has ended."""
@@ -177,7 +177,11 @@ class _Client(QuicConnectionProtocol):  # type: ignore[misc]  # aioquic counts a
         return self.done[stream]
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Mark requests as done."""
+        """Start HTTP/3 as soon as it is agreed on, and mark requests as done."""
+        if isinstance(event, ProtocolNegotiated):
+            # Not later: the server's streams for header compression begin in its first flight.
+            self.http = H3Connection(self._quic)
+            self.done = {}
         if not hasattr(self, "http"):
             return
         for answer in self.http.handle_event(event):
@@ -206,7 +210,6 @@ async def _http3(session: Session) -> None:
         wait_connected=True,
     ) as client:
         assert isinstance(client, _Client)  # noqa: S101 - narrows what create_protocol made
-        client.begin()
         if session.chance(0.05):
             return
         at_once = session.chance(0.4)

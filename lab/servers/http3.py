@@ -6,7 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from aioquic.asyncio import QuicConnectionProtocol, serve
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
@@ -15,7 +16,7 @@ from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 __all__ = ["main"]
 
 
-class _Protocol(QuicConnectionProtocol):  # type: ignore[misc]  # aioquic counts as untyped
+class _Protocol(QuicConnectionProtocol):
     """Answers each request with a file or, to a body, with a short acknowledgement."""
 
     files: dict[str, bytes]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 from lab.services.base import Command, Service, Site, give_to, must
 
 __all__ = ["SERVICES"]
+
+_WHITELIST = "whitelist.txt"
+"""The torrents that the tracker serves; ``lab.servers.seeder make`` writes it."""
 
 
 def _copy_files(site: Site, name: str) -> Path:
@@ -119,6 +123,8 @@ def _ssh(site: Site) -> list[Command]:
     lines += [f"Port {end.port}", f"ListenAddress {end.ipv4}", f"ListenAddress {end.ipv6}",
               f"AuthorizedKeysFile {keys}/authorized_keys", "StrictModes no", "UsePAM no",
               "PermitRootLogin prohibit-password", f"PidFile {site.work}/pid", "UseDNS no",
+              # The login's own dot files must not run: they differ from machine to machine.
+              f"SetEnv HOME={site.folder('home')}",
               "MaxStartups 100", "Subsystem sftp internal-sftp", "PrintMotd no",
               f"Compression {rng.choice(['yes', 'no'])}"]  # fmt: skip
     if rng.random() < 0.4:
@@ -134,9 +140,12 @@ def _prepare_bittorrent(shared: Path) -> None:
 def _bittorrent(site: Site) -> list[Command]:
     end = site.endpoint
     argv = [sys.executable, "-m", "lab.servers.seeder", "seed", str(site.shared / "torrents"),
-            end.ipv4, end.ipv6, str(end.port)]  # fmt: skip
-    tracker = ["opentracker", "-i", end.ipv4, "-P", str(end.aux_port), "-u", "nobody"]
-    return [Command("seeder", argv), Command("opentracker", tracker)]
+            end.ipv4, end.ipv6, str(end.port), str(end.aux_port)]  # fmt: skip
+    # Debian's tracker serves listed torrents only; it reads the list after it changed its root.
+    shutil.copy(site.shared / "torrents" / _WHITELIST, site.work / _WHITELIST)
+    tracker = ["opentracker", "-i", end.ipv4, "-P", str(end.aux_port), "-u", "nobody", "-d", ".",
+               "-w", _WHITELIST]  # fmt: skip
+    return [Command("opentracker", tracker), Command("seeder", argv)]
 
 
 SERVICES = (
@@ -151,6 +160,6 @@ SERVICES = (
         _bittorrent,
         _prepare_bittorrent,
         transports=("tcp", "udp"),
-        weight=0.8,
+        weight=1.0,
     ),
 )

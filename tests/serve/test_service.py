@@ -14,8 +14,10 @@ import pytest
 
 from collectors.sender import HttpSender
 from conftest import Running
+from flows.capture import CaptureReader
 from flows.errors import ServiceRefusedError, ServiceUnavailableError
 from flows.packet import PACKET_DTYPE
+from flows.table import FlowTable
 from flows.wire import ARROW_STREAM, PacketBatch
 from models.cascade import load_cascade
 
@@ -186,16 +188,17 @@ def test_the_sender_names_refusals_and_absence(running: Running, sender: HttpSen
         other.schema()
 
 
-def test_the_second_part_settles_what_the_first_left_open(sender: HttpSender) -> None:
-    rng = np.random.default_rng(3)
-    packets = first_packets(300, 50_000)
-    packets["ip_bytes"] = rng.integers(40, 1500, 300)
-    packets["protocol"] = rng.choice([6, 17], 300)
-    over_ns = 1_700_000_100 * 10**9  # every wait is over by then
+def test_the_second_part_settles_what_the_first_left_open(
+    sender: HttpSender, test_runs: Path
+) -> None:
+    chunk = next(CaptureReader(sorted(test_runs.glob("*.pcap"))[0]).chunks())
+    FlowTable(first_packets=1, seed=77).update(chunk.packets, chunk.endpoints)
+    packets = chunk.packets[chunk.packets["packet_index"] == 0]
+    over_ns = int(packets["time_ns"].max()) + 100 * 10**9  # every wait is over by then
     first, *others = sender.submit(PacketBatch("parts", over_ns, packets))
     open_flows = first.verdicts["flow_id"][first.verdicts["final"] == 0]
-    assert len(first.verdicts) == 300
-    assert len(open_flows)
+    assert len(first.verdicts) == len(packets)
+    assert 0 < len(open_flows) < len(packets)
     assert sorted(v for o in others for v in o.verdicts["flow_id"]) == sorted(open_flows)
     assert all(o.verdicts["final"].all() for o in others)
 

@@ -100,6 +100,7 @@ def test_runs_are_counted_and_half_of_them_draw_ports() -> None:
         *(f"train-0{n}" for n in range(1, 5)),
         *(f"test-0{n}" for n in range(1, 3)),
     ]
+    assert [p.pcap for p in plans][:5:4] == ["run-01.pcap", "run-01.pcap"]
     assert [p.port_mode for p in plans] == ["default", "random"] * 3
     assert len({p.seed for p in plans}) == 6
 

@@ -42,7 +42,7 @@ def test_the_page_has_every_class_run_and_version(tmp_path: Path, runs: list[Pla
         assert f"| {10 + index} | {10 + index} |" in text
     total = runs[0].stats.flows.total()
     assert f"| all | | | {total} | {total} | 100 % |" in text
-    assert "`train/train-01.pcap` | 1 | random | 75 |" in text
+    assert "`train/run-01.pcap` | 1 | random | 75 |" in text
     assert "nginx-light 1.22, aioquic 1.2." in text
     assert "0.2 MB" in text
 
@@ -52,7 +52,7 @@ def test_the_page_has_each_runs_wire(tmp_path: Path, runs: list[PlayedRun]) -> N
     text = (tmp_path / "README.md").read_text()
     for run in runs:
         delays = [h.path.delay_ms for h in run.plan.hosts if h.role == "client"]
-        cell = f"| `{run.plan.name}` | clients | {min(delays):g} to {max(delays):g} |"
+        cell = f"| `{run.plan.split}/run-01.pcap` | clients | {min(delays):g} to {max(delays):g} |"
         assert cell in text
 
 
@@ -61,7 +61,7 @@ def test_every_draw_is_listed(tmp_path: Path, runs: list[PlayedRun]) -> None:
     listed = json.loads((tmp_path / "runs.json").read_text())
     assert listed["versions"] == VERSIONS
     first = listed["runs"][0]
-    assert first["pcap"] == "train/train-01.pcap"
+    assert first["pcap"] == "train/run-01.pcap"
     assert first["flows"] == runs[0].stats.flows
     assert [host["path"]["loss"] for host in first["hosts"]] == [
         host.path.loss for host in runs[0].plan.hosts
