@@ -98,6 +98,7 @@ def hash_key(
 def rest_of_key(
     low_port: int, high_port: int, protocol: int, version: int, seed: np.uint64
 ) -> np.uint64:
+    """Pack what a key holds beside the addresses, with the table's secret."""
     ports = (np.uint64(low_port) << np.uint64(16)) | np.uint64(high_port)
     kind = (np.uint64(protocol) << np.uint64(8)) | np.uint64(version)
     return ((ports << np.uint64(16)) | kind) ^ seed

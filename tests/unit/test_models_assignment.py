@@ -10,7 +10,10 @@ from models.folds import grouped_folds
 
 
 def tier(labels: list[int] | np.ndarray, confidence: object, depth: int = 1) -> Judgements:
-    return Judgements(np.asarray(labels, np.int64), np.asarray(confidence, np.float32), depth)
+    """Packets come every 10 ms."""
+    wait_ns = np.full(len(labels), 10_000_000 * (depth - 1))
+    confidence = np.asarray(confidence, np.float32)
+    return Judgements(np.asarray(labels, np.int64), confidence, depth, wait_ns)
 
 
 def test_the_first_sure_tier_answers() -> None:
@@ -89,7 +92,17 @@ def test_flows_that_are_wrong_together_are_bounded_with_more_care() -> None:
 
 def test_a_single_tier_needs_no_thresholds() -> None:
     true, groups, tiers, sizes = fast_and_slow(100, 4)
-    assert assign(true, groups, tiers[1:], sizes) == Assignment((), 0.0, 0.0, 0.0)
+    wait = pytest.approx(np.log1p(90.0))
+    assert assign(true, groups, tiers[1:], sizes) == Assignment((), 0.0, 0.0, 0.0, wait)
+
+
+def test_a_tier_in_between_answers_what_it_knows_as_soon_as_it_can() -> None:
+    true, groups, tiers, sizes = fast_and_slow(2_000, 40)
+    middle = tier(tiers[1].labels, np.full(2_000, 0.95), 2)
+    found = assign(true, groups, [tiers[0], middle, tiers[1]], sizes)
+    answered_by = route([tiers[0], middle, tiers[1]], sizes, found.thresholds)
+    assert (answered_by == 0).mean() > 0.4
+    assert found.early == 1.0
 
 
 def test_folds_keep_groups_whole_and_classes_spread() -> None:

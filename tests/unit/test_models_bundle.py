@@ -132,6 +132,8 @@ def test_a_key_that_is_missing_is_named(bundle: Path) -> None:
         (("tiers", 0, "calibration"), {"x": [1.0, 0.5], "y": [0.1, 0.2]}, "increase"),
         (("tiers", 0, "calibration"), {"x": [0.5, 1.0], "y": [0.2, 0.1]}, "decrease"),
         (("tiers", 0, "calibration"), {"x": [0.5], "y": [0.1, 0.2]}, "as many"),
+        (("tiers", 0, "inputs"), "sequence", "does not read sequence"),
+        (("tiers", 2, "depth"), 1, "reads .* columns"),
         (("classes",), ["small"], "classes"),
         (("classes",), ["small", "small"], "twice"),
         (("max_wait_s",), 0, "max_wait_s"),

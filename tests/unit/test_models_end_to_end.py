@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -176,14 +175,14 @@ def traffic(folder: Path, captures: int, seed: int) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, object]]]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("trained")
     captures, labels = traffic(folder / "train", 8, seed=0)
     steps: list[tuple[str, int, int]] = []
     report = train(captures, labels, folder / "bundle", progress=lambda *step: steps.append(step))
     assert {"reading captures", "validating tree@1", "training tree@1"} <= {s for s, _, _ in steps}
     assert all(0 <= done <= total for _, done, total in steps)
-    yield folder / "bundle", report.to_dict()
+    return folder / "bundle", report.to_dict()
 
 
 def test_training_reports_what_it_did(trained: tuple[Path, dict[str, object]]) -> None:

@@ -208,6 +208,8 @@ def test_a_forest_of_other_types_or_lengths_is_refused() -> None:
         ForestEngine.from_files(broken(right=arrays()["right"][:-1]))
     with pytest.raises(BundleError, match="contradict"):
         ForestEngine.from_files(broken(roots=np.zeros(0, np.int32)))
+    with pytest.raises(BundleError, match="contradict"):
+        ForestEngine.from_files(broken(values=np.full_like(arrays()["values"], np.nan)))
     with pytest.raises(BundleError, match=r"values\.npy"):
         ForestEngine.from_files(broken(values=arrays()["values"][:, 0]))
 

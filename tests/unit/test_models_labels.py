@@ -120,8 +120,8 @@ def test_any_column_may_be_the_label(tmp_path: Path) -> None:
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match=r"labels\.csv: columns dst_port, kind are missing"):
         book(tmp_path, head="pcap,src_ip,src_port,dst_ip,proto,label", column="kind")
+    (tmp_path / "empty.csv").write_text("")
     with pytest.raises(LabelsError, match="it has none"):
-        (tmp_path / "empty.csv").write_text("")
         LabelBook.read(tmp_path / "empty.csv")
 
 

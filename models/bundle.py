@@ -1,0 +1,269 @@
+"""A bundle: the folder that holds a trained cascade.
+
+::
+
+    manifest.json       classes, tiers, thresholds, calibration, SHA-256 of everything else
+    card.md             for people: what it was trained on and what it is worth
+    tier0/feature.npy   … a forest as arrays, or model.onnx
+
+Nothing in it is a pickle, nothing in it can carry code, and a flipped bit anywhere is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.errors import BundleError
+from models.calibration import Calibration
+from models.engines import Engine, ForestEngine, engine_from_files
+from models.features import FEATURE_SCHEMA, feature_names
+from models.manifest import FORMAT, MAX_WAIT_S, Manifest, TierEntry, manifest_text, parse_manifest
+
+__all__ = ["BundleContents", "TierModel", "check_replaceable", "read_bundle", "write_bundle"]
+
+_MANIFEST = "manifest.json"
+_CARD = "card.md"
+
+
+@dataclass(frozen=True, slots=True)
+class TierModel:
+    """One trained tier.
+
+    Attributes:
+        name: Its name, such as ``tree@1``.
+        depth: First packets that it judges.
+        threshold: Confidence from which on its answer is final; above 1: never sure.
+        inputs: ``columns`` (:func:`models.features.flow_features`) or ``sequence``
+            (:func:`models.features.packet_sequence`).
+        with_port: Whether it sees the responder's port.
+        calibration: Of its confidence.
+        engine: What scores; None: not loaded.
+    """
+
+    name: str
+    depth: int
+    threshold: float
+    inputs: str
+    with_port: bool
+    calibration: Calibration
+    engine: Engine | None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleContents:
+    """What is written as a bundle and read back.
+
+    Attributes:
+        classes: Names of the labels, by index.
+        tiers: The tiers, shallowest first.
+        card: The text of card.md.
+        training_data: SHA-256 over the training data.
+        made_with: Versions of what made it.
+        max_wait_s: How long a flow waits for packets after its first (capture time).
+        model_version: The first 12 digits of the manifest's digest; empty before it is written.
+    """
+
+    classes: tuple[str, ...]
+    tiers: tuple[TierModel, ...]
+    card: str
+    training_data: str
+    made_with: dict[str, str]
+    max_wait_s: float = MAX_WAIT_S
+    model_version: str = ""
+
+
+def write_bundle(contents: BundleContents, folder: Path) -> str:
+    """Write a bundle in one step: there is the old one or the whole new one, nothing between.
+
+    Args:
+        contents: With all engines loaded.
+        folder: Where; a bundle that is there is replaced.
+
+    Returns:
+        The model version.
+
+    Raises:
+        BundleError: There is something else than a bundle at ``folder``, or ``contents`` make none.
+    """
+    check_replaceable(folder)
+    folder = Path(os.path.abspath(folder))  # without following a link: it is what is replaced
+    files = {_CARD: contents.card.encode()}
+    tiers = []
+    for i, tier in enumerate(contents.tiers):
+        if tier.engine is None:
+            raise BundleError(f"{tier.name}: not loaded; a bundle is written with all its tiers")
+        own = tier.engine.files()
+        files |= {f"tier{i}/{name}": data for name, data in own.items()}
+        tiers.append(
+            {
+                "name": tier.name,
+                "depth": tier.depth,
+                "threshold": tier.threshold,
+                "engine": tier.engine.kind,
+                "inputs": tier.inputs,
+                "with_port": tier.with_port,
+                "folder": f"tier{i}",
+                "files": sorted(own),
+                "calibration": {"x": list(tier.calibration.x), "y": list(tier.calibration.y)},
+            }
+        )
+    text = manifest_text(
+        {
+            "format": FORMAT,
+            "feature_schema": FEATURE_SCHEMA,
+            "classes": list(contents.classes),
+            "tiers": tiers,
+            "max_wait_s": contents.max_wait_s,
+            "training_data": contents.training_data,
+            "made_with": contents.made_with,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        }
+    )
+    manifest = parse_manifest(text, f"{folder}/{_MANIFEST}")
+    _write_files(folder, {**files, _MANIFEST: text})
+    return _version(manifest)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Make sure that a bundle may be written to ``folder``, before long work is done for it.
+
+    Raises:
+        BundleError: There is something else than a bundle.
+    """
+    if (folder.exists() or folder.is_symlink()) and not _replaceable(folder):
+        raise BundleError(f"{folder}: holds something else than a bundle; choose another folder")
+
+
+def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleContents:
+    """Read a bundle and check every byte of it.
+
+    Args:
+        folder: Where it is.
+        tiers: Tiers whose engines are to be loaded; all when left out.
+
+    Raises:
+        BundleError: It is damaged, incomplete or of another version; the message names the file.
+    """
+    folder = Path(folder)
+    manifest = parse_manifest(_read(folder, _MANIFEST), str(folder / _MANIFEST))
+    checked = {name: _checked(folder, name, digest) for name, digest in manifest.files.items()}
+    wanted = range(len(manifest.tiers)) if tiers is None else tiers
+    models = []
+    for i, tier in enumerate(manifest.tiers):
+        engine = None
+        if i in wanted:
+            own = {name: checked[f"{tier.folder}/{name}"] for name in tier.files}
+            engine = _load_engine(folder / tier.folder, manifest, tier, own)
+        try:
+            calibration = Calibration(tier.calibration.x, tier.calibration.y)
+        except ValueError as error:
+            raise BundleError(f"{folder / _MANIFEST}: {tier.name}: {error}") from None
+        models.append(
+            TierModel(
+                tier.name,
+                tier.depth,
+                tier.threshold,
+                tier.inputs,
+                tier.with_port,
+                calibration,
+                engine,
+            )
+        )
+    return BundleContents(
+        classes=manifest.classes,
+        tiers=tuple(models),
+        card=checked[_CARD].decode(),
+        training_data=manifest.training_data,
+        made_with=manifest.made_with,
+        max_wait_s=manifest.max_wait_s,
+        model_version=_version(manifest),
+    )
+
+
+def _load_engine(
+    where: Path, manifest: Manifest, tier: TierEntry, files: dict[str, bytes]
+) -> Engine:
+    try:
+        engine = engine_from_files(tier.engine, files)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}") from None
+    if engine.classes != len(manifest.classes):
+        raise BundleError(
+            f"{where}: scores {engine.classes} classes, the manifest names "
+            f"{len(manifest.classes)}; make the bundle anew"
+        )
+    columns = len(feature_names(tier.depth, tier.with_port))
+    if isinstance(engine, ForestEngine) and engine.columns > columns:
+        raise BundleError(
+            f"{where}: reads {engine.columns} columns, at its depth there are {columns}; "
+            "make the bundle anew"
+        )
+    return engine
+
+
+def _version(manifest: Manifest) -> str:
+    return manifest.digest[:12]
+
+
+def _replaceable(folder: Path) -> bool:
+    """Tell whether nothing but a bundle, whole or not, or nothing at all is lost with it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if not there:
+        return not any(folder.iterdir())
+    try:
+        fields = json.loads((folder / _MANIFEST).read_bytes())
+        listed = {*fields["files"], _MANIFEST}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return there <= listed and "feature_schema" in fields
+
+
+def _write_files(folder: Path, files: dict[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    new = folder.with_name(f".{folder.name}.{mark}.new")
+    old = folder.with_name(f".{folder.name}.{mark}.old")
+    try:
+        for name, data in files.items():
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{folder / name}: missing; copy the bundle again") from None
+    except OSError as error:
+        raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
+
+
+def _checked(folder: Path, name: str, digest: str) -> bytes:
+    data = _read(folder, name)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"{folder / name}: damaged, its digest differs; copy the bundle again")
+    return data

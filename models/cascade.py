@@ -1,0 +1,177 @@
+"""The cascade: each flow is judged by the first tier that is sure enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.packet import Records
+from flows.verdict import ANSWER_DTYPE
+from models.bundle import BundleContents, TierModel, read_bundle
+from models.features import flow_features, packet_sequence
+
+__all__ = ["NO_TIER", "Cascade", "Tier", "judge", "load_cascade"]
+
+NO_TIER = 255
+"""Stands in an answer's ``tier`` when no tier was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What others need to know of a tier: its name and how many first packets it judges."""
+
+    name: str
+    depth: int
+
+
+class Cascade:
+    """Tiers that judge flows, shallowest first.
+
+    Args:
+        contents: A bundle; tiers without an engine cannot be asked.
+
+    Attributes:
+        classes: Names of the labels, by index.
+        tiers: The tiers, by index.
+        depth: First packets that the deepest tier judges.
+        fast_tiers: Leading tiers that judge packet 1 alone.
+        max_wait_s: How long a flow waits for packets after its first (capture time).
+        model_version: Short digest of the bundle.
+    """
+
+    def __init__(self, contents: BundleContents) -> None:
+        self._models = contents.tiers
+        self.classes = contents.classes
+        self.tiers = tuple(Tier(tier.name, tier.depth) for tier in contents.tiers)
+        self.depth = self.tiers[-1].depth
+        self.fast_tiers = sum(tier.depth == 1 for tier in self.tiers)
+        self.max_wait_s = contents.max_wait_s
+        self.model_version = contents.model_version
+
+    def answer(
+        self,
+        packets: Records,
+        offsets: npt.NDArray[np.int64],
+        next_tier: npt.NDArray[np.uint8],
+        ended: npt.NDArray[np.uint8],
+        *,
+        stop_tier: int | None = None,
+    ) -> Records:
+        """Judge flows, each one on its own: who else is in the call changes nothing but times.
+
+        Tier t judges a flow on exactly its first ``tiers[t].depth`` packets, if they are there.
+        If they are not and no more will come, the deepest tier judges on those that are.
+
+        Args:
+            packets: ``PACKET_DTYPE [m]``, by flow, each flow's in the order of ``packet_index``.
+            offsets: Where each flow's packets begin, int64 ``[n + 1]``.
+            next_tier: The tier that is to judge each flow first, uint8 ``[n]``.
+            ended: 1: no further packets of the flow will come, uint8 ``[n]``.
+            stop_tier: This tier and those behind it are not asked; a flow that needs them is not
+                final.
+
+        Returns:
+            ``ANSWER_DTYPE [n]``. ``label``, ``confidence``, ``tier`` and ``packets_used`` are of
+            the last tier asked; ``tier`` is ``NO_TIER`` if none was. ``infer_ns`` is wall time.
+
+        Raises:
+            ValueError: A tier that is not loaded would have to be asked, or the arrays disagree.
+        """
+        n = len(next_tier)
+        if len(offsets) != n + 1 or len(ended) != n:
+            raise ValueError(f"{n} flows need {n + 1} offsets and {n} end marks")
+        last = len(self._models) - 1
+        stop = last + 1 if stop_tier is None else stop_tier
+        answers = np.zeros(n, ANSWER_DTYPE)
+        answers["tier"] = NO_TIER
+        if not n:
+            return answers
+        sizes = np.diff(offsets)
+        over = ended != 0
+        turn = np.minimum(next_tier, last).astype(np.int64)
+        waiting = np.zeros(n, np.bool_)
+        for t in range(int(turn.min()), min(stop, last + 1)):
+            at = (turn == t) & ~waiting
+            short = at & (sizes < self._models[t].depth)
+            turn[short & over] = last
+            waiting |= short & ~over
+            rows = np.flatnonzero(at & (turn == t) & ~waiting)
+            if not len(rows):
+                continue
+            sure = self._ask(t, packets, offsets, rows, answers)
+            done = sure | (t == last)
+            answers["sure"][rows] = sure & (t < last)  # the deepest answers, sure or not
+            answers["final"][rows] = done
+            answers["packets_used"][rows] = np.minimum(sizes[rows], self._models[t].depth)
+            turn[rows[~done]] = t + 1
+            waiting[rows[done]] = True
+        # A flow that was sent on to the deepest tier is handed over at the first one not asked.
+        held_back = (turn >= stop) & (next_tier < stop)
+        answers["next_tier"] = np.where(held_back, stop, turn)
+        return answers
+
+    def _ask(
+        self,
+        t: int,
+        packets: Records,
+        offsets: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.int64],
+        answers: Records,
+    ) -> npt.NDArray[np.bool_]:
+        """Let tier ``t`` judge the flows ``rows``; return which ones it is sure of."""
+        tier = self._models[t]
+        begin_ns = time.perf_counter_ns()
+        scores = judge(tier, packets, offsets, rows)
+        label = scores.argmax(axis=1)
+        top = scores[np.arange(len(rows)), label]
+        confidence = tier.calibration(top)
+        answers["label"][rows] = label
+        answers["confidence"][rows] = confidence
+        answers["tier"][rows] = t
+        sure = confidence >= tier.threshold
+        answers["infer_ns"][rows] += time.perf_counter_ns() - begin_ns
+        return np.asarray(sure)
+
+
+def judge(
+    tier: TierModel,
+    packets: Records,
+    offsets: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return what ``tier`` scores flows, float32 ``[k, classes]``, on the packets it may see.
+
+    Args:
+        tier: A loaded tier.
+        packets: As for :meth:`Cascade.answer`, and so is ``offsets``.
+        offsets: Where each flow's packets begin.
+        rows: Which flows; all when left out.
+
+    Raises:
+        ValueError: The tier is not loaded.
+    """
+    if tier.engine is None:
+        raise ValueError(f"tier {tier.name} is not loaded here; see load_cascade's tiers")
+    see = flow_features if tier.inputs == "columns" else packet_sequence
+    return tier.engine.scores(
+        see(packets, offsets, tier.depth, with_port=tier.with_port, rows=rows)
+    )
+
+
+def load_cascade(path: Path, tiers: Iterable[int] | None = None) -> Cascade:
+    """Load a cascade from a bundle.
+
+    Args:
+        path: The bundle's folder.
+        tiers: Indices of the tiers that will be asked; all when left out. Only their engines are
+            loaded, but every file is checked.
+
+    Raises:
+        BundleError: The bundle is damaged, incomplete or of another version.
+    """
+    return Cascade(read_bundle(Path(path), None if tiers is None else frozenset(tiers)))
