@@ -4,6 +4,7 @@
 # in a copy of the class that Ray Serve makes. The copy sees what this module holds when the class
 # is made: what it uses must stand above it.
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from models.cascade import load_cascade
 __all__ = ["Router", "RouterSettings", "api"]
 
 JSON = "application/json"
+_TURNS_TO_SEND = 2  # of the event loop, until Ray Serve has passed a chunk on to the socket
 _JSON_BYTES = 4 * 1024 * 1024  # parsing JSON costs far more memory than its text
 
 api = FastAPI(
@@ -171,6 +173,8 @@ class Router:
         if first is not None:
             self._metrics.verdicts(first)
             yield writer.part(first, self._notes())
+            for _ in range(_TURNS_TO_SEND):
+                await asyncio.sleep(0)
             async for part in parts:
                 self._metrics.verdicts(part)
                 yield writer.part(part, self._notes())

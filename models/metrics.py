@@ -7,7 +7,10 @@ import numpy.typing as npt
 
 from flows.packet import Array
 
-__all__ = ["accuracy", "f1_from_counts", "f1_scores"]
+__all__ = ["WITHIN_MS", "accuracy", "f1_from_counts", "f1_scores"]
+
+WITHIN_MS = 16.0
+"""The paper's yardstick: a flow answered within 16 ms of its first packet."""
 
 
 def f1_scores(true: Array, said: Array) -> dict[str, float]:

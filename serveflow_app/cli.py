@@ -155,7 +155,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; a known error becomes one clear message and exit status 1."""
     args = sys.argv[1:] if argv is None else argv
     wants_json = "--json" in args
-    # Docker and systemd end services so; it must end them as Ctrl-C does.
+    # Docker and systemd end services by SIGTERM; it must end them as Ctrl-C does. A shell starts
+    # background jobs with SIGINT ignored, and Ray Serve, our child, would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result: Any = app(args, standalone_mode=True)

@@ -50,6 +50,7 @@ def serve(
             f"ServeFlow serves at [bold]{service.url}[/] after {took_s:.1f} s · "
             f"Ray's dashboard: {service.dashboard} · Ctrl-C ends it",
             highlight=False,
+            soft_wrap=True,
         )
         try:
             service.wait()

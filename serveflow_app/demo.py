@@ -82,6 +82,7 @@ def run_demo(speed: float, port: int | None) -> Run:
             f"the service answers at {service.url} after {took_s:.1f} s; "
             f"replaying {len(captures)} captures at {speed:g}x",
             highlight=False,
+            soft_wrap=True,
         )
         sender = HttpSender(service.url)
         try:

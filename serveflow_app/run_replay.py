@@ -105,7 +105,11 @@ def run_replay(
             outcome = replay.run(capture)
             outcomes.append(outcome)
             if outcome.damage:
-                messages.print(f"[yellow]damaged[/] {capture}: {outcome.damage}", highlight=False)
+                messages.print(
+                    f"[yellow]damaged[/] {capture}: {outcome.damage}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             if bar is not None and task is not None:
                 bar.advance(task)
     summary = tally.summary(outcomes)

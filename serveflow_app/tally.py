@@ -14,12 +14,9 @@ from collectors.replay import CaptureOutcome
 from collectors.sender import Part
 from flows.verdict import Reason
 from models.labels import LabelBook
-from models.metrics import f1_scores
+from models.metrics import WITHIN_MS, f1_scores
 
-__all__ = ["WITHIN_MS", "Tally"]
-
-WITHIN_MS = 16.0
-"""The paper's yardstick: a flow answered within 16 ms of its first packet."""
+__all__ = ["Tally"]
 
 _Columns = dict[str, list[npt.NDArray[Any]]]
 
