@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
 from collectors.sender import Part, Sender
+from collectors.warm_up import warm_up
 from flows.capture import CaptureReader
 from flows.errors import CaptureError, ServiceUnavailableError
 from flows.packet import Records
@@ -103,6 +104,7 @@ class Replay:
         on_settled: Callable[[Path, Settled, Part], None],
         on_progress: Callable[[Collector], None] = lambda _: None,
     ) -> None:
+        warm_up()
         self._sender = sender
         self._settings = settings
         self._on_settled = on_settled

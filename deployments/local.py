@@ -124,9 +124,7 @@ def local_dispatcher(cascade: Cascade, trackers: int = 1) -> Dispatcher:
         trackers: Number of trackers; verdicts do not depend on it.
     """
     spec = spec_of(cascade)
-    return Dispatcher(
-        spec,
-        LocalFastTiers(cascade),
-        [LocalTracker(spec) for _ in range(trackers)],
-        LocalSlowTiers(cascade),
-    )
+    fast, slow = LocalFastTiers(cascade), LocalSlowTiers(cascade)
+    for part in (fast, slow, LocalTracker(spec)):
+        part.warm_up()
+    return Dispatcher(spec, fast, [LocalTracker(spec) for _ in range(trackers)], slow)

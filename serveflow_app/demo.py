@@ -12,6 +12,7 @@ from rich.table import Table
 from collectors.collector import Collector
 from collectors.replay import ReplaySettings
 from collectors.sender import HttpSender
+from collectors.warm_up import warm_up
 from flows.errors import SettingsError
 from models.labels import LabelBook
 from serveflow_app.output import messages
@@ -75,6 +76,7 @@ def run_demo(speed: float, port: int | None) -> Run:
     config = override(load_config(default_config()), port=port, args={})
     with Service(config) as service:
         with messages.status("starting Ray Serve …") as status:
+            warm_up()  # while Ray starts: it takes a while where nothing has been compiled yet
             took_s = service.wait_ready(
                 on_wait=lambda s: status.update(f"starting Ray Serve … {s:.0f} s")
             )

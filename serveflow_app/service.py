@@ -81,6 +81,7 @@ class Service:
         self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="serveflow-")
         self.log = log or Path(self._folder.name) / "service.log"
+        self._started_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -115,6 +116,7 @@ class Service:
         path = folder / "serve_config.yaml"
         path.write_text(yaml.safe_dump(self._config, sort_keys=False))
         command = [sys.executable, "-m", "ray.serve.scripts", "run", str(path), "--address=local"]
+        self._started_s = time.monotonic()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and file)
                 command,
@@ -131,14 +133,13 @@ class Service:
         on_wait: Callable[[float], None] = lambda _: None,
         path: str = "/v1/schema",
     ) -> float:
-        """Wait until the service answers at ``path``; return the seconds that it took.
+        """Wait until the service answers at ``path``; return the seconds since its start.
 
         Raises:
             ServiceError: It ended, or did not answer in time; the message holds the log's end.
         """
-        start_s = time.monotonic()
         while not _answers(f"{self.url}{path}"):
-            waited_s = time.monotonic() - start_s
+            waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
             if "DEPLOY_FAILED" in self._logged():
@@ -147,7 +148,7 @@ class Service:
                 raise ServiceError(f"not ready after {timeout_s:.0f} s:\n{self.tail()}")
             on_wait(waited_s)
             time.sleep(0.2)
-        return time.monotonic() - start_s
+        return time.monotonic() - self._started_s
 
     def stop(self) -> None:
         """Shut the service and its Ray instance down."""
