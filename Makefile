@@ -31,8 +31,9 @@ check: install ## Lint, types, import arrows
 serve: install ## Serve on 127.0.0.1:8000 until Ctrl-C
 	$(BIN)/serveflow serve
 
-bench: install ## Measure the packet engine and the cascade in one process
+bench: install ## Measure the packet engine, the cascade and the running service
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.service
 
 lab: install ## Make the embedded captures anew (root)
 	$(BIN)/pip install -q -c constraints.txt -e '.[lab]'
