@@ -20,6 +20,7 @@ demo: install ## Start the service, replay the embedded test runs, sum up
 
 test: install ## Run all tests
 	tools/need.sh tshark
+	tools/need.sh curl
 	$(BIN)/python -m pytest
 
 check: install ## Lint, types, import arrows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -24,6 +25,8 @@ from flows.errors import ServiceError
 __all__ = ["Service", "service_environment"]
 
 _STOP_S = 40.0
+_LIBC = ctypes.CDLL(None)  # found here, as looking it up after the fork could deadlock
+_PR_SET_PDEATHSIG = 1
 _DASHBOARD = re.compile(r"dashboard at\W+(?:\x1b\[\d+m)*(?:https?://)?([\w.]+:\d+)")
 _ENVIRONMENT = {
     # Local and on loopback: without this Ray writes a token into the home directory.
@@ -59,6 +62,11 @@ def _haproxy_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
     }
+
+
+def _end_with_parent() -> None:
+    """Have the kernel interrupt this process when its parent dies, even of SIGKILL (Linux)."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -125,6 +133,7 @@ class Service:
                 stderr=subprocess.STDOUT,
                 env={**_haproxy_environment(folder), **service_environment()},
                 start_new_session=True,  # Ctrl-C reaches it once: from us
+                preexec_fn=_end_with_parent,  # one system call and no locks: safe after a fork
             )
 
     def wait_ready(
