@@ -169,6 +169,9 @@ class Service:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            end_s = time.monotonic() + _STOP_S
+            while self._taken() and time.monotonic() < end_s:  # HAProxy ends a little later
+                time.sleep(0.1)
         self._folder.cleanup()
 
     def wait(self) -> int:
