@@ -42,7 +42,10 @@ Bundle = Annotated[
 Config = Annotated[
     Path | None, typer.Option(help="Ray Serve configuration; by default serve_config.yaml.")
 ]
-Port = Annotated[int | None, typer.Option(help="Port to serve on.", min=1, max=65535)]
+Port = Annotated[
+    int | None,
+    typer.Option(help="Port to serve on.", min=1, max=65535, envvar="SERVEFLOW_PORT"),
+]
 Trackers = Annotated[int | None, typer.Option(help="Number of FlowTrackers.", min=1, max=256)]
 
 
@@ -70,7 +73,9 @@ def serve(
 @app.command()
 def replay(
     captures: Captures,
-    to: Annotated[str, typer.Option(help="Address of the service.")] = DEFAULT_URL,
+    to: Annotated[
+        str, typer.Option(help="Address of the service.", envvar="SERVEFLOW_URL")
+    ] = DEFAULT_URL,
     rate: Annotated[
         str,
         typer.Option(help="real: at capture speed; max: as fast as it goes; or a multiple: 10."),

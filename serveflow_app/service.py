@@ -106,6 +106,11 @@ class Service:
         return f"http://{found.group(1)}" if found else "not up"
 
     @property
+    def pid(self) -> int | None:
+        """The child process; None before :meth:`start`."""
+        return self._process.pid if self._process else None
+
+    @property
     def running(self) -> bool:
         """Whether the child process is alive."""
         return self._process is not None and self._process.poll() is None

@@ -1,6 +1,6 @@
 """README's commands are run as they stand, in order.
 
-In a folder that comes first, so that the service it starts has the default ports to itself.
+In a folder that comes first, so that it runs before the other tests' service takes the cores.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from conftest import free_port
+
 pytestmark = [pytest.mark.serve, pytest.mark.e2e]
 
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -24,10 +26,21 @@ _SERVE = "serveflow serve\n"
 _STARTS_S = 120
 
 
+@pytest.fixture(scope="module")
+def port() -> int:
+    """Stands for 8000, which something else may hold here."""
+    return free_port()
+
+
 @pytest.fixture
-def environment(root: Path) -> dict[str, str]:
+def environment(port: int) -> dict[str, str]:
     """A shell's environment in which this installation's commands are found."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SERVEFLOW_PORT": str(port),
+        "SERVEFLOW_URL": f"http://127.0.0.1:{port}",
+    }
 
 
 @pytest.fixture
@@ -39,12 +52,12 @@ def servers() -> Iterator[list[subprocess.Popen[bytes]]]:
         assert server.wait(60) == 0, "SIGTERM ends the service as Ctrl-C does"
 
 
-def wait_until_it_serves(server: subprocess.Popen[bytes]) -> None:
+def wait_until_it_serves(server: subprocess.Popen[bytes], port: int) -> None:
     end_s = time.monotonic() + _STARTS_S
     while time.monotonic() < end_s:
         assert server.poll() is None, "the service ended while it started"
         try:
-            if httpx.get("http://127.0.0.1:8000/healthz", trust_env=False).is_success:
+            if httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success:
                 return
         except httpx.TransportError:
             pass
@@ -55,6 +68,7 @@ def wait_until_it_serves(server: subprocess.Popen[bytes]) -> None:
 @pytest.mark.timeout(500)
 def test_the_commands_of_the_readme_work(
     root: Path,
+    port: int,
     environment: dict[str, str],
     servers: list[subprocess.Popen[bytes]],
 ) -> None:
@@ -64,10 +78,11 @@ def test_the_commands_of_the_readme_work(
     for block in blocks:
         if block == _SERVE:
             servers.append(subprocess.Popen(["serveflow", "serve"], cwd=root, env=environment))
-            wait_until_it_serves(servers[-1])
+            wait_until_it_serves(servers[-1], port)
             continue
         # This very test is part of `make test`.
         script = block.replace("make test", "make --dry-run test")
+        script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False,

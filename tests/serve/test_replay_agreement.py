@@ -9,26 +9,9 @@ from typing import Any
 import pytest
 
 from conftest import Running
+from verdict_lines import read_verdicts
 
 pytestmark = [pytest.mark.serve, pytest.mark.e2e]
-
-
-def verdicts(path: Path) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
-    """Return what was said of each flow; ids differ by run, so flows go by five-tuple and start."""
-    said: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-    for line in path.read_text().splitlines():
-        v = json.loads(line)
-        flow = (
-            v["start_time"],
-            v["src_ip"],
-            v["src_port"],
-            v["dest_ip"],
-            v["dest_port"],
-            v["proto"],
-        )
-        answer = (v["label"], v["tier"], v["packets_used"], v["reason"], v["confidence"])
-        said.setdefault(flow, []).append((*answer, v["latency_ms"]["wait"]))
-    return {flow: sorted(answers) for flow, answers in said.items()}
 
 
 def test_http_and_one_process_agree_on_every_flow(
@@ -47,9 +30,9 @@ def test_http_and_one_process_agree_on_every_flow(
         assert result.status == 0, result.told
         assert result.out["final"] == result.out["flows"] > 1000
         assert result.out["open"] == 0
-    reference = verdicts(tmp_path / "classify")
+    reference = read_verdicts(tmp_path / "classify")
     for name in ("classify-3", "http-4", "http-1", "paced"):
-        assert verdicts(tmp_path / name) == reference, name
+        assert read_verdicts(tmp_path / name) == reference, name
 
 
 def test_the_summary_and_the_lines_say_the_same(
