@@ -5,6 +5,8 @@
     manifest.json       classes, tiers, thresholds, calibration, SHA-256 of everything else
     card.md             for people: what it was trained on and what it is worth
     tier0/feature.npy   … a forest as arrays, or model.onnx
+    validation/*.npy    what the tiers said in cross-validation, see models.validation; not needed
+                        to serve
 
 Nothing in it is a pickle, nothing in it can carry code, and a flipped bit anywhere is refused.
 """
@@ -16,17 +18,35 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.errors import BundleError
 from models.calibration import Calibration
 from models.engines import Engine, ForestEngine, engine_from_files
 from models.features import FEATURE_SCHEMA, feature_names
-from models.manifest import FORMAT, MAX_WAIT_S, Manifest, TierEntry, manifest_text, parse_manifest
+from models.manifest import (
+    FORMAT,
+    MAX_WAIT_S,
+    VALIDATION_FOLDER,
+    Manifest,
+    TierEntry,
+    manifest_text,
+    parse_manifest,
+)
+from models.validation import Validation, validation_from_files
 
-__all__ = ["BundleContents", "TierModel", "check_replaceable", "read_bundle", "write_bundle"]
+__all__ = [
+    "BundleContents",
+    "TierModel",
+    "check_replaceable",
+    "read_bundle",
+    "read_validation",
+    "rewrite_bundle",
+    "write_bundle",
+]
 
 _MANIFEST = "manifest.json"
 _CARD = "card.md"
@@ -79,12 +99,15 @@ class BundleContents:
     model_version: str = ""
 
 
-def write_bundle(contents: BundleContents, folder: Path) -> str:
+def write_bundle(
+    contents: BundleContents, folder: Path, validation: Validation | None = None
+) -> str:
     """Write a bundle in one step: there is the old one or the whole new one, nothing between.
 
     Args:
         contents: With all engines loaded.
         folder: Where; a bundle that is there is replaced.
+        validation: What the tiers said in cross-validation; without it, the bundle cannot be tuned.
 
     Returns:
         The model version.
@@ -114,7 +137,10 @@ def write_bundle(contents: BundleContents, folder: Path) -> str:
                 "calibration": {"x": list(tier.calibration.x), "y": list(tier.calibration.y)},
             }
         )
-    text = manifest_text(
+    kept = validation.files() if validation is not None else {}
+    files |= {f"{VALIDATION_FOLDER}/{name}": data for name, data in kept.items()}
+    return _write(
+        folder,
         {
             "format": FORMAT,
             "feature_schema": FEATURE_SCHEMA,
@@ -123,12 +149,38 @@ def write_bundle(contents: BundleContents, folder: Path) -> str:
             "max_wait_s": contents.max_wait_s,
             "training_data": contents.training_data,
             "made_with": contents.made_with,
-            "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        }
+            "validation": sorted(kept),
+        },
+        files,
     )
-    manifest = parse_manifest(text, f"{folder}/{_MANIFEST}")
-    _write_files(folder, {**files, _MANIFEST: text})
-    return _version(manifest)
+
+
+def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[float], card: str) -> str:
+    """Write a bundle with other thresholds and another card; all else is the same byte for byte.
+
+    Args:
+        source: The bundle.
+        folder: Where; a bundle that is there is replaced, and be it ``source`` itself.
+        thresholds: Of all tiers but the deepest.
+        card: The text of card.md.
+
+    Returns:
+        The new model version.
+
+    Raises:
+        BundleError: ``source`` is damaged, incomplete or of another version, or there is something
+            else than a bundle at ``folder``.
+        ValueError: These are not as many thresholds as the bundle needs.
+    """
+    check_replaceable(folder)
+    folder = Path(os.path.abspath(folder))
+    text = _read(source, _MANIFEST)
+    manifest = parse_manifest(text, str(source / _MANIFEST))
+    files = {name: _checked(source, name, digest) for name, digest in manifest.files.items()}
+    fields = json.loads(text)
+    for tier, threshold in zip(fields["tiers"][:-1], thresholds, strict=True):
+        tier["threshold"] = threshold
+    return _write(folder, fields, {**files, _CARD: card.encode()})
 
 
 def check_replaceable(folder: Path) -> None:
@@ -153,7 +205,13 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
     """
     folder = Path(folder)
     manifest = parse_manifest(_read(folder, _MANIFEST), str(folder / _MANIFEST))
-    checked = {name: _checked(folder, name, digest) for name, digest in manifest.files.items()}
+    for name in manifest.validation:  # as large as they may be, they are not kept in memory
+        _check(folder, f"{VALIDATION_FOLDER}/{name}", manifest)
+    checked = {
+        name: _checked(folder, name, digest)
+        for name, digest in manifest.files.items()
+        if not name.startswith(f"{VALIDATION_FOLDER}/")
+    }
     wanted = range(len(manifest.tiers)) if tiers is None else tiers
     models = []
     for i, tier in enumerate(manifest.tiers):
@@ -185,6 +243,31 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
         max_wait_s=manifest.max_wait_s,
         model_version=_version(manifest),
     )
+
+
+def read_validation(folder: Path) -> Validation:
+    """Read what a bundle's tiers said in cross-validation.
+
+    Args:
+        folder: Where the bundle is.
+
+    Raises:
+        BundleError: It is damaged, incomplete or of another version, or keeps no judgements.
+    """
+    folder = Path(folder)
+    manifest = parse_manifest(_read(folder, _MANIFEST), str(folder / _MANIFEST))
+    if not manifest.validation:
+        raise BundleError(f"{folder}: keeps no judgements from cross-validation; train it anew")
+    files = {}
+    for name in manifest.validation:
+        path = f"{VALIDATION_FOLDER}/{name}"
+        files[name] = _checked(folder, path, manifest.files[path])
+    try:
+        return validation_from_files(
+            files, [tier.depth for tier in manifest.tiers], len(manifest.classes)
+        )
+    except BundleError as error:
+        raise BundleError(f"{folder / VALIDATION_FOLDER}/{error}; make the bundle anew") from None
 
 
 def _load_engine(
@@ -227,6 +310,15 @@ def _replaceable(folder: Path) -> bool:
     return there <= listed and "feature_schema" in fields
 
 
+def _write(folder: Path, fields: dict[str, Any], files: dict[str, bytes]) -> str:
+    """Write files and the manifest over them; return the model version."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    text = manifest_text({**fields, "files": digests})
+    manifest = parse_manifest(text, f"{folder}/{_MANIFEST}")
+    _write_files(folder, {**files, _MANIFEST: text})
+    return _version(manifest)
+
+
 def _write_files(folder: Path, files: dict[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
@@ -257,13 +349,38 @@ def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except FileNotFoundError:
-        raise BundleError(f"{folder / name}: missing; copy the bundle again") from None
+        raise _missing(folder / name) from None
     except OSError as error:
-        raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
+        raise _unreadable(folder / name, error) from None
+
+
+def _check(folder: Path, name: str, manifest: Manifest) -> None:
+    """Check a file's digest without holding the file in memory."""
+    try:
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise _missing(folder / name) from None
+    except OSError as error:
+        raise _unreadable(folder / name, error) from None
+    if digest != manifest.files[name]:
+        raise _damaged(folder / name)
 
 
 def _checked(folder: Path, name: str, digest: str) -> bytes:
     data = _read(folder, name)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise BundleError(f"{folder / name}: damaged, its digest differs; copy the bundle again")
+        raise _damaged(folder / name)
     return data
+
+
+def _missing(path: Path) -> BundleError:
+    return BundleError(f"{path}: missing; copy the bundle again")
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"{path}: cannot be read: {error.strerror}")
+
+
+def _damaged(path: Path) -> BundleError:
+    return BundleError(f"{path}: damaged, its digest differs; copy the bundle again")

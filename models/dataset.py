@@ -46,6 +46,7 @@ class Dataset:
         unlabelled: Of those, without a label; they are left out here.
         damaged: Files that could not be read to their end, with the reason; what lies before the
             damage is here.
+        group_names: Names of the groups, by the numbers in ``groups``.
     """
 
     packets: Records
@@ -59,6 +60,7 @@ class Dataset:
     seen: int = 0
     unlabelled: int = 0
     damaged: tuple[tuple[str, str], ...] = ()
+    group_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,6 +111,38 @@ class Dataset:
             reasons=kept.reasons,
             labels=self.labels[rows],
             groups=self.groups[rows],
+        )
+
+    def with_idle_timeout(self, idle_timeout_s: float) -> Dataset:
+        """Return the same flows as one sees them who gives a silent flow up.
+
+        A flow is over once ``idle_timeout_s`` have passed since its last packet, if it is not over
+        before: packets behind a longer silence do not count.
+
+        Args:
+            idle_timeout_s: Longest silence between two packets (capture time), from 0 to 1e9.
+
+        Raises:
+            ValueError: ``idle_timeout_s`` is out of range.
+        """
+        if not 0 <= idle_timeout_s <= 1e9:
+            raise ValueError(f"an idle timeout of {idle_timeout_s} s is out of range")
+        idle_ns = round(idle_timeout_s * 1e9)
+        times, first, sizes = self.packets["time_ns"], self.offsets[:-1], self.sizes
+        silence_ns = np.diff(times, prepend=times[:1])
+        silence_ns[first] = 0  # what lies between two flows is no silence of either
+        silences = np.cumsum(silence_ns > idle_ns)
+        flow = np.repeat(np.arange(len(self)), sizes)
+        counts = silences == silences[first][flow]
+        kept = np.bincount(flow[counts], minlength=len(self)).astype(np.int64)
+        given_up_ns = times[first + kept - 1] - times[first] + idle_ns
+        idle = (kept < sizes) | (given_up_ns < self.over_ns)
+        return replace(
+            self,
+            packets=self.packets[counts],
+            offsets=_offsets(kept),
+            over_ns=np.where(idle, given_up_ns, self.over_ns),
+            reasons=np.where(idle, Reason.TIMEOUT, self.reasons).astype(np.uint8),
         )
 
 
@@ -163,6 +197,7 @@ def load_dataset(
     if progress is not None:
         progress("reading captures", len(found), len(found))
     joined = np.concatenate(texts)
+    group_names, group_at = np.unique(np.concatenate(names), return_inverse=True)
     if not len(joined):
         raise LabelsError(
             f"{labels}: fits none of the {seen:,} flows in {captures}; its pcap column must hold "
@@ -174,12 +209,13 @@ def load_dataset(
         over_ns=np.concatenate([part.over_ns for part in parts]),
         reasons=np.concatenate([part.reasons for part in parts]),
         labels=joined,
-        groups=np.unique(np.concatenate(names), return_inverse=True)[1].astype(np.int64),
+        groups=group_at.astype(np.int64),
         depth=depth,
         captures=len(found),
         seen=seen,
         unlabelled=seen - len(joined),
         damaged=tuple(damaged),
+        group_names=tuple(map(str, group_names)),
     )
 
 

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from flows.errors import BundleError
 from flows.packet import MAX_DEPTH
 from models.features import FEATURE_SCHEMA
+from models.validation import VALIDATION_FILES
 
 __all__ = [
     "FORMAT",
     "MAX_WAIT_S",
+    "VALIDATION_FOLDER",
     "CalibrationEntry",
     "Manifest",
     "TierEntry",
@@ -23,8 +25,11 @@ __all__ = [
     "parse_manifest",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the bundle's layout."""
+
+VALIDATION_FOLDER = "validation"
+"""Where in a bundle the judgements from cross-validation are."""
 
 MAX_WAIT_S = 10.0
 """How long after its first packet a flow waits for more, unless a bundle says otherwise."""
@@ -81,17 +86,20 @@ class Manifest(_Strict):
         max_wait_s: How long a flow waits for packets after its first (capture time).
         training_data: SHA-256 over the labelled flows that it was trained on.
         made_with: Versions of what made it.
+        validation: Names of the files that keep the tiers' judgements from cross-validation, in
+            the folder ``validation``: all of :data:`models.validation.VALIDATION_FILES` or none.
         files: SHA-256 of each file of the bundle but the manifest.
         digest: SHA-256 of the rest of this manifest.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     feature_schema: int
     classes: tuple[str, ...] = Field(min_length=1, max_length=65_535)
     tiers: tuple[TierEntry, ...] = Field(min_length=1, max_length=16)
     max_wait_s: float = Field(gt=0.0, le=3_600.0)
     training_data: str
     made_with: dict[str, str]
+    validation: tuple[str, ...]
     files: dict[str, _Digest]
     digest: _Digest
 
@@ -107,7 +115,10 @@ class Manifest(_Strict):
             if (tier.engine == "forest") != (tier.inputs == "columns"):
                 raise ValueError(f"{tier.name}: a {tier.engine} engine does not read {tier.inputs}")
         listed = {f"{tier.folder}/{name}" for tier in self.tiers for name in tier.files}
-        if listed | {"card.md"} != set(self.files):
+        if self.validation not in ((), VALIDATION_FILES):
+            raise ValueError(f"validation: {', '.join(VALIDATION_FILES)} are kept, or nothing")
+        kept = {f"{VALIDATION_FOLDER}/{name}" for name in self.validation}
+        if listed | kept | {"card.md"} != set(self.files):
             raise ValueError("the files listed by tier are not those listed with digests")
         return self
 

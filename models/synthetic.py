@@ -8,13 +8,15 @@ import numpy as np
 
 from flows.packet import PACKET_DTYPE, Protocol, TcpFlags
 from flows.verdict import Reason
+from models.assignment import Judgements
 from models.bundle import BundleContents, TierModel, write_bundle
 from models.calibration import Calibration
 from models.dataset import Dataset
 from models.engines import ForestEngine
 from models.features import feature_names
+from models.validation import Validation
 
-__all__ = ["synthetic_bundle", "synthetic_dataset"]
+__all__ = ["synthetic_bundle", "synthetic_dataset", "synthetic_validation"]
 
 _START_NS = 1_700_000_000_000_000_000
 _NEVER = 2.0
@@ -83,7 +85,11 @@ def synthetic_dataset(
 
 
 def synthetic_bundle(
-    folder: Path, *, depths: tuple[int, ...] = (1, 1, 10), max_wait_s: float = 10.0
+    folder: Path,
+    *,
+    depths: tuple[int, ...] = (1, 1, 10),
+    max_wait_s: float = 10.0,
+    validation: Validation | None = None,
 ) -> Path:
     """Write a bundle whose tiers are made by hand, and return its folder.
 
@@ -94,7 +100,10 @@ def synthetic_bundle(
         folder: Where; a bundle that is there is replaced.
         depths: First packets that each tier judges, not decreasing.
         max_wait_s: How long a flow waits for packets.
+        validation: Judgements that it keeps; by default made-up ones of 8 captures.
     """
+    if validation is None:
+        validation = synthetic_validation(depths)
     tiers = []
     for i, depth in enumerate(depths):
         names = feature_names(depth, False)
@@ -118,8 +127,32 @@ def synthetic_bundle(
         made_with={},
         max_wait_s=max_wait_s,
     )
-    write_bundle(contents, folder)
+    write_bundle(contents, folder, validation)
     return folder
+
+
+def synthetic_validation(
+    depths: tuple[int, ...], *, flows: int = 400, groups: int = 8, seed: int = 0
+) -> Validation:
+    """Draw judgements of two classes; a tier is right as often as it says.
+
+    Args:
+        depths: First packets that each tier judges; the deepest is nearly always right.
+        flows: How many.
+        groups: How many captures they are spread over.
+        seed: Makes it repeatable.
+    """
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 2, flows)
+    sizes = np.where(rng.random(flows) < 0.2, rng.integers(1, depths[-1] + 1, flows), depths[-1])
+    gap_ns = rng.exponential(20e6, flows)
+    tiers = []
+    for i, depth in enumerate(depths):
+        share = rng.uniform(0.5, 1.0, flows) if i < len(depths) - 1 else np.full(flows, 0.98)
+        label = np.where(rng.random(flows) < share, true, 1 - true)
+        wait_ns = (gap_ns * (depth - 1)).astype(np.int64)
+        tiers.append(Judgements(label, share.astype(np.float32), depth, wait_ns))
+    return Validation(true, np.arange(flows) % groups, sizes, tuple(tiers))
 
 
 def _stump(column: int) -> ForestEngine:

@@ -1,9 +1,11 @@
-"""What training found, as an object and as the bundle's card.md."""
+"""What training found, as an object and as the first part of the bundle's card.md."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from models.uncertainty import SCORES
 
 __all__ = ["TierReport", "TrainReport", "card_text"]
 
@@ -19,6 +21,9 @@ class TierReport:
         macro_f1: Alone, on all flows.
         accuracy: Alone, on all flows.
         calibration_error: Expected calibration error after calibration on other captures.
+        risk_coverage: Area under the risk-coverage curve, less is better, by each of
+            :data:`models.uncertainty.SCORES`, calibrated on other captures. The runtime goes by
+            ``least_confidence``.
         threshold: Confidence from which on its answer is final; 2: never.
         bytes: Size of its files.
     """
@@ -29,6 +34,7 @@ class TierReport:
     macro_f1: float
     accuracy: float
     calibration_error: float
+    risk_coverage: dict[str, float]
     threshold: float
     bytes: int
 
@@ -51,6 +57,8 @@ class TrainReport:
         early: Expected share of flows that are answered before the deepest tier.
         loss: Expected loss of weighted F1 against the deepest tier alone.
         loss_bound: Its upper bound (one-sided 90 %, of F1 and accuracy the greater).
+        within_16ms: Expected share of flows that wait for packets for 16 ms at most.
+        escalated: Expected share of flows that are answered behind packet 1.
         seconds: How long it took, after the captures had been read.
     """
 
@@ -67,6 +75,8 @@ class TrainReport:
     early: float
     loss: float
     loss_bound: float
+    within_16ms: float
+    escalated: float
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,24 +97,36 @@ on here. Other networks differ: evaluate on your own before you rely on it.
 - left out, as too rare to learn and check: {dropped}
 - flows without a label, left out: {unlabelled:,}
 
-| tier | packets | weighted F1 | macro F1 | accuracy | calibration error | final from | size |
-|---|---|---|---|---|---|---|---|
+| tier | packets | weighted F1 | macro F1 | accuracy | calibration error | size |
+|---|---|---|---|---|---|---|
 {tiers}
 
-Expected of the cascade: {early:.1%} of the flows are answered before the deepest tier, at a loss of
-weighted F1 against it alone of {loss:.4f}, or {loss_bound:.4f} at most (one-sided 90 % bound, on
-resampled captures, of the losses of F1 and accuracy the greater).
-
 Tried, with the weighted F1 of each: {candidates}.
+
+## Ways to tell how sure a tier is
+
+Area under the risk-coverage curve (less is better): the share of wrong answers among the surest
+flows, in the mean over all shares of flows that are answered. Each way is calibrated on other
+captures. The cascade goes by least confidence: the calibrated score of the top class.
+
+| tier | least confidence | margin | entropy |
+|---|---|---|---|
+{uncertainty}
 """
 
 
 def card_text(report: TrainReport) -> str:
-    """Return card.md: for people who wonder what a bundle is and what it is worth."""
+    """Return card.md up to the section of :mod:`models.card`: what was trained and its worth."""
     rows = [
         f"| {tier.name} | {tier.depth} | {tier.weighted_f1:.4f} | {tier.macro_f1:.4f} "
-        f"| {tier.accuracy:.4f} | {tier.calibration_error:.4f} | {_final_from(tier, report)} "
+        f"| {tier.accuracy:.4f} | {tier.calibration_error:.4f} "
         f"| {tier.bytes / 1e6:.2f} MB |"
+        for tier in report.tiers
+    ]
+    uncertainty = [
+        f"| {tier.name} | "
+        + " | ".join(f"{tier.risk_coverage[name]:.4f}" for name in SCORES)
+        + " |"
         for tier in report.tiers
     ]
     dropped = ", ".join(f"{name} ({n})" for name, n in report.dropped_classes.items())
@@ -117,14 +139,6 @@ def card_text(report: TrainReport) -> str:
         dropped=dropped or "none",
         unlabelled=report.unlabelled,
         tiers="\n".join(rows),
-        early=report.early,
-        loss=report.loss,
-        loss_bound=report.loss_bound,
+        uncertainty="\n".join(uncertainty),
         candidates=", ".join(f"{name} {f1:.4f}" for name, f1 in report.candidates.items()),
     )
-
-
-def _final_from(tier: TierReport, report: TrainReport) -> str:
-    if tier is report.tiers[-1]:
-        return "always"  # it has the last word
-    return "never" if tier.threshold > 1.0 else f"{tier.threshold:.3f}"

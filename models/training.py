@@ -16,11 +16,14 @@ from flows.errors import LabelsError
 from models.assignment import NEVER, Assignment, Judgements, assign
 from models.bundle import BundleContents, TierModel, check_replaceable, write_bundle
 from models.calibration import Calibration, calibration_error, fit_calibration
+from models.card import bounded_text, operating_point, with_operating_point
 from models.dataset import Dataset, Progress, load_dataset
 from models.folds import grouped_folds
 from models.manifest import MAX_WAIT_S
 from models.metrics import accuracy, f1_scores
 from models.train_report import TierReport, TrainReport, card_text
+from models.uncertainty import calibrated, risk_coverage
+from models.validation import Validation
 from models.zoo import DEEP, FAST, MIDDLE, Recipe, inputs_of
 
 __all__ = ["train", "train_on"]
@@ -31,6 +34,11 @@ _FEWEST_GROUPS = 2  # that hold a class: one to learn from, one to check with
 _PORT_GAIN = 0.002  # weighted F1 that the port must bring: what runs on which port is a habit
 _MIDDLE_GAIN = 0.05  # that a tier in between must take off the mean logarithm of the waits
 _LOSS_BUDGET = 0.005  # weighted F1 or accuracy that answering early may cost
+_WANTED = (
+    "Chosen by training: the shortest waits at which the loss of weighted F1 and of accuracy is "
+    f"bounded by {100 * _LOSS_BUDGET:g} percentage points. `serveflow tune` chooses anew, without "
+    "training."
+)
 _MADE_BY = ("serveflow", "numpy", "scikit-learn", "torch", "onnx")
 
 
@@ -159,7 +167,7 @@ def train_on(
         f"{name}{'+port' if port else ''}": round(_weighted_f1(task, s), 4)
         for (name, port), s in scores.items()
     }
-    return _write(task, models, reports, candidates, plan.assignment, out, begin_s)
+    return _write(task, models, reports, candidates, plan, out, begin_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,7 @@ class _Plan:
 
     recipes: tuple[Recipe, ...]
     calibrations: tuple[Calibration, ...]
+    judged: tuple[Judgements, ...]
     assignment: Assignment
 
 
@@ -188,7 +197,7 @@ def _plan(
     assignment = assign(
         task.true, data.groups, judged, data.sizes, budget=_LOSS_BUDGET, seed=task.seed
     )
-    return _Plan(recipes, tuple(calibrations), assignment)
+    return _Plan(recipes, tuple(calibrations), tuple(judged), assignment)
 
 
 def _task(data: Dataset, seed: int, max_wait_s: float) -> _Task:
@@ -249,10 +258,8 @@ def _final(
 def _tier_report(task: _Task, model: TierModel, scores: npt.NDArray[np.float32]) -> TierReport:
     said, top = scores.argmax(axis=1), _top(scores)
     right = said == task.true
-    confidence = np.zeros(len(top), np.float32)
-    for fold in np.unique(task.fold):
-        rest = task.fold != fold
-        confidence[~rest] = fit_calibration(top[rest], right[rest])(top[~rest])
+    confidence = calibrated(top, right, task.fold)
+    areas = risk_coverage(scores, task.true, task.fold)
     found = f1_scores(task.true, said)
     files = model.engine.files() if model.engine is not None else {}
     return TierReport(
@@ -262,6 +269,7 @@ def _tier_report(task: _Task, model: TierModel, scores: npt.NDArray[np.float32])
         macro_f1=round(found["macro_f1"], 4),
         accuracy=round(accuracy(task.true, said), 4),
         calibration_error=round(calibration_error(confidence, right), 4),
+        risk_coverage={name: round(area, 4) for name, area in areas.items()},
         threshold=model.threshold,
         bytes=sum(len(data) for data in files.values()),
     )
@@ -272,10 +280,11 @@ def _write(
     models: list[TierModel],
     reports: list[TierReport],
     candidates: dict[str, float],
-    assignment: Assignment,
+    plan: _Plan,
     out: Path,
     begin_s: float,
 ) -> TrainReport:
+    assignment = plan.assignment
     report = TrainReport(
         model_version="",
         flows=len(task.data),
@@ -290,17 +299,28 @@ def _write(
         early=round(assignment.early, 4),
         loss=round(assignment.loss, 4),
         loss_bound=round(assignment.loss_bound, 4),
+        within_16ms=round(assignment.within_16ms, 4),
+        escalated=round(assignment.escalated, 4),
         seconds=0.0,
+    )
+    section = operating_point(
+        assignment,
+        [(model.name, model.depth) for model in models],
+        wanted=_WANTED,
+        guaranteed=bounded_text(report.groups),
+        flows=report.flows,
+        groups=report.groups,
     )
     contents = BundleContents(
         classes=task.classes,
         tiers=tuple(models),
-        card=card_text(report),
+        card=with_operating_point(card_text(report), section),
         training_data=task.data.digest,
         made_with=_made_with(),
         max_wait_s=task.max_wait_s,
     )
-    model_version = write_bundle(contents, out)
+    validation = Validation(task.true, task.data.groups, task.data.sizes, plan.judged)
+    model_version = write_bundle(contents, out, validation)
     return replace(
         report, model_version=model_version, seconds=round(time.monotonic() - begin_s, 1)
     )

@@ -133,7 +133,11 @@ def train(
     ] = "pcap",
     json_output: Json = False,
 ) -> None:
-    """Train a cascade on labelled captures and write its bundle."""
+    """Train a cascade on labelled captures and write its bundle.
+
+    The bundle keeps what its tiers said of captures that they had not learned from, so that
+    [bold]serveflow tune[/] can choose anew how sure is sure enough, without training.
+    """
     commands.train(captures, labels, out, label_column, group_by, json_output)
 
 
@@ -143,10 +147,77 @@ def evaluate(
     captures: Annotated[Path, typer.Option(help="Folder of captures.")],
     labels: Annotated[Path, typer.Option(help="labels.csv: pcap, five-tuple, label.")],
     label_column: LabelColumn = "label",
+    family_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the labels file that gives each label's family: adds F1."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write figures, their data and report.md here; new or empty."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Compare the cascade with its fast and its slow tiers alone, on labelled captures."""
-    commands.evaluate(bundle, captures, labels, label_column, json_output)
+    commands.evaluate(bundle, captures, (labels, label_column), family_column, report, json_output)
+
+
+@app.command()
+def tune(
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tuned bundle, made anew.")],
+    max_f1_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PT",
+            help="Wait as little as possible while F1 and accuracy lose at most PT percentage "
+            "points against the deepest tier, by an upper bound: 0.5.",
+            show_default=False,
+        ),
+    ] = None,
+    within_16ms: Annotated[
+        float | None,
+        typer.Option(
+            "--within-16ms",
+            metavar="SHARE",
+            help="Lose as little as possible while at least SHARE of the flows wait for packets "
+            "for 16 ms at most: 0.8.",
+            show_default=False,
+        ),
+    ] = None,
+    max_escalation: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Lose as little as possible while at most SHARE of the flows need more than "
+            "packet 1, so that trackers and slow models have less to do: 0.3.",
+            show_default=False,
+        ),
+    ] = None,
+    guarantee: Annotated[
+        bool,
+        typer.Option(
+            "--guarantee",
+            help="With --max-f1-loss: bound the loss of accuracy for any distribution (conformal "
+            "risk control, by capture). It takes hundreds of captures for small losses.",
+        ),
+    ] = False,
+    curve: Annotated[
+        Path | None, typer.Option(help="Write the trade-off curve here, as CSV.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Move a bundle to another operating point, without training: how sure is sure enough?
+
+    Give one goal. The new thresholds are found on the judgements that training kept in the
+    bundle, on captures that no tier had learned from; the models stay byte for byte. card.md
+    in OUT says what is expected, what is guaranteed, and what is not.
+    """
+    goals = {
+        "max_f1_loss": max_f1_loss,
+        "within_16ms": within_16ms,
+        "max_escalation": max_escalation,
+    }
+    commands.tune(bundle, out, goals, guarantee, curve, json_output)
 
 
 def _fail(message: str, wants_json: bool) -> int:

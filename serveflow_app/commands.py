@@ -13,11 +13,12 @@ from collectors.replay import ReplaySettings
 from collectors.sender import HttpSender
 from flows.errors import SettingsError
 from models.labels import LabelBook
+from serveflow_app.evaluation_tables import evaluation_tables
 from serveflow_app.output import emit_json, messages, progress_bar, summary_table
 from serveflow_app.run_replay import Run, capture_files, run_replay
 from serveflow_app.settings import embedded_bundle
 
-__all__ = ["classify", "demo", "evaluate", "replay", "serve", "train"]
+__all__ = ["classify", "demo", "evaluate", "replay", "serve", "train", "tune"]
 
 _LabelsOption = tuple[Path | None, str]
 
@@ -135,16 +136,71 @@ def train(
         messages.print(f"wrote {out}")
 
 
-def evaluate(bundle: Path, captures: Path, labels: Path, label_column: str, as_json: bool) -> None:
+def evaluate(
+    bundle: Path,
+    captures: Path,
+    labels: tuple[Path, str],
+    family_column: str | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
     """Compare the cascade with its tiers alone."""
     from models.evaluation import evaluate as evaluate_bundle
 
-    with messages.status("evaluating …"):
-        result = evaluate_bundle(bundle, captures, labels, label_column=label_column).to_dict()
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=None)
+
+        def on_progress(step: str, done: int, total: int) -> None:
+            bar.update(task, description=step, completed=done, total=total)
+
+        result = evaluate_bundle(
+            bundle,
+            captures,
+            labels[0],
+            label_column=labels[1],
+            family_column=family_column,
+            report=report,
+            progress=on_progress,
+        ).to_dict()
     if as_json:
         emit_json(result)
         return
-    messages.print_json(data=result)
+    for table in evaluation_tables(result):
+        messages.print(table, "")
+    for name, reason in result["damaged"]:
+        told = f"damaged, read up to the damage: {name}: {reason}"
+        messages.print(told, highlight=False, markup=False, soft_wrap=True)
+    if report is not None:
+        told = f"wrote {report / 'report.md'}"
+        messages.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def tune(
+    bundle: Path,
+    out: Path,
+    goals: dict[str, float | None],
+    guarantee: bool,
+    curve: Path | None,
+    as_json: bool,
+) -> None:
+    """Move a bundle to another operating point."""
+    from models.tuning import goal_of
+    from models.tuning import tune as tune_bundle
+    from serveflow_app.tune_table import curve_table, write_curve
+
+    goal = goal_of(**goals)
+    if curve is not None and not curve.parent.is_dir():
+        raise SettingsError(f"--curve {curve}: there is no folder {curve.parent}")
+    with messages.status("weighing thresholds …"):
+        result = tune_bundle(bundle, out, goal, guarantee=guarantee).to_dict()
+    if curve is not None:
+        write_curve(result, curve)
+    if as_json:
+        emit_json(result)
+        return
+    messages.print(curve_table(result))
+    messages.print(f"guaranteed: {result['guaranteed']}", highlight=False)
+    messages.print(f"wrote {out}; its card.md says what is guaranteed and what is not")
 
 
 def _label_book(option: _LabelsOption) -> LabelBook | None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.assignment import NEVER, Assignment, Judgements, assign, route
+from models.assignment import (
+    NEVER,
+    Assignment,
+    EscalationGoal,
+    Judgements,
+    LossGoal,
+    WithinGoal,
+    Yardstick,
+    assign,
+    route,
+    search,
+)
 from models.folds import grouped_folds
 
 
@@ -92,8 +103,10 @@ def test_flows_that_are_wrong_together_are_bounded_with_more_care() -> None:
 
 def test_a_single_tier_needs_no_thresholds() -> None:
     true, groups, tiers, sizes = fast_and_slow(100, 4)
+    found = assign(true, groups, tiers[1:], sizes)
     wait = pytest.approx(np.log1p(90.0))
-    assert assign(true, groups, tiers[1:], sizes) == Assignment((), 0.0, 0.0, 0.0, wait)
+    assert found == Assignment((), 0.0, 0.0, 0.0, 0.0, 1.0, wait, 90.0, 0.0)
+    assert found.typical_wait_ms == pytest.approx(90.0)
 
 
 def test_a_tier_in_between_answers_what_it_knows_as_soon_as_it_can() -> None:
@@ -103,6 +116,55 @@ def test_a_tier_in_between_answers_what_it_knows_as_soon_as_it_can() -> None:
     answered_by = route([tiers[0], middle, tiers[1]], sizes, found.thresholds)
     assert (answered_by == 0).mean() > 0.4
     assert found.early == 1.0
+
+
+def test_thresholds_are_measured_by_what_flows_wait_for() -> None:
+    """Two flows are answered on packet 1, one on packet 2 after 10 ms, one on packet 10."""
+    true = np.zeros(4, np.int64)
+    sure = [tier(true, [0.9, 0.9, 0.1, 0.1]), tier(true, [0.9, 0.9, 0.9, 0.1], 2)]
+    tiers = [*sure, tier(true, np.ones(4), 10)]
+    found = Yardstick(true, np.arange(4), tiers, np.full(4, 10)).measure((0.5, 0.5))
+    assert (found.early, found.within_16ms, found.escalated) == (0.75, 0.75, 0.5)
+    assert found.mean_wait_ms == 25.0
+    assert found.mean_tier == 0.75
+    assert found.wait == pytest.approx(np.log([1, 1, 11, 91]).mean())
+    assert (found.loss, found.loss_bound) == (0.0, 0.0)
+
+
+def test_a_share_within_16_ms_is_reached_at_the_least_loss() -> None:
+    yardstick = Yardstick(*fast_and_slow(2_000, 40))
+    for share in (0.2, 0.5, 0.8, 1.0):
+        goal = WithinGoal(share)
+        found = search(yardstick, goal)
+        assert goal.met(found)
+        # What the fast tier knows is a gain; beyond that, more than asked for would cost more.
+        assert found.within_16ms <= max(share, 0.5) + 0.02
+    easy, hard = (search(yardstick, WithinGoal(share)).loss_bound for share in (0.5, 0.9))
+    assert easy < hard
+
+
+def test_few_enough_flows_are_escalated_at_the_least_loss() -> None:
+    yardstick = Yardstick(*fast_and_slow(2_000, 40))
+    found = search(yardstick, EscalationGoal(0.3))
+    assert 0.28 < found.escalated <= 0.3
+    assert search(yardstick, EscalationGoal(0.0)).early == 1.0
+    assert search(yardstick, EscalationGoal(1.0)).loss_bound <= 0.0
+
+
+def test_a_goal_out_of_reach_is_not_met_but_approached() -> None:
+    true, groups, tiers, sizes = fast_and_slow(500, 10)
+    goal = WithinGoal(0.9)
+    found = search(Yardstick(true, groups, tiers[1:], sizes), goal)
+    assert not goal.met(found)
+
+
+def test_measuring_everything_finds_the_same_thresholds() -> None:
+    yardstick = Yardstick(*fast_and_slow(1_000, 20))
+    for goal in (LossGoal(0.01), WithinGoal(0.6), EscalationGoal(0.4)):
+        seen: list[Assignment] = []
+        assert search(yardstick, goal, seen=seen) == search(yardstick, goal)
+        assert len(seen) > 100
+        assert all(np.isfinite(found.loss_bound) for found in seen)
 
 
 def test_folds_keep_groups_whole_and_classes_spread() -> None:

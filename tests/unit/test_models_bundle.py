@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +12,20 @@ import numpy as np
 import pytest
 
 from flows.errors import BundleError
-from models.bundle import BundleContents, TierModel, read_bundle, write_bundle
+from models.bundle import (
+    BundleContents,
+    TierModel,
+    read_bundle,
+    read_validation,
+    rewrite_bundle,
+    write_bundle,
+)
 from models.calibration import Calibration
 from models.cascade import load_cascade
+from models.features import FEATURE_SCHEMA
 from models.manifest import FORMAT, digest_of, manifest_text
-from models.synthetic import synthetic_bundle
+from models.synthetic import synthetic_bundle, synthetic_validation
+from models.validation import VALIDATION_FILES
 
 
 @pytest.fixture
@@ -99,9 +109,16 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["format", "feature_schema"])
 def test_another_version_is_refused_with_both_named(bundle: Path, key: str) -> None:
+    here = {"format": FORMAT, "feature_schema": FEATURE_SCHEMA}[key]
     rewrite(bundle, **{key: 99})
-    with pytest.raises(BundleError, match=f"{key} is 99, this release reads {FORMAT}"):
+    with pytest.raises(BundleError, match=f"{key} is 99, this release reads {here}"):
         read_bundle(bundle)
+
+
+def test_bundles_of_the_first_format_are_refused(bundle: Path) -> None:
+    rewrite(bundle, format=1)
+    with pytest.raises(BundleError, match="format is 1, this release reads 2"):
+        load_cascade(bundle)
 
 
 def test_a_key_that_nobody_knows_is_refused(bundle: Path) -> None:
@@ -137,6 +154,9 @@ def test_a_key_that_is_missing_is_named(bundle: Path) -> None:
         (("classes",), ["small"], "classes"),
         (("classes",), ["small", "small"], "twice"),
         (("max_wait_s",), 0, "max_wait_s"),
+        (("validation",), [], "listed"),
+        (("validation",), ["true.npy"], "or nothing"),
+        (("validation",), ["../secret.npy"], "or nothing"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(
@@ -233,6 +253,100 @@ def test_the_digest_is_over_everything_but_itself() -> None:
 
 def test_arrays_are_plain_npy_files(bundle: Path) -> None:
     arrays = list(bundle.rglob("*.npy"))
-    assert len(arrays) == 18
+    assert len(arrays) == 24
     for path in arrays:
-        assert np.load(path, allow_pickle=False).dtype.kind in "if"
+        assert np.load(path, allow_pickle=False).dtype.kind in "iuf"
+
+
+def test_judgements_are_kept_and_read_back(bundle: Path) -> None:
+    kept, made = read_validation(bundle), synthetic_validation((1, 1, 10))
+    for name in ("true", "groups", "sizes"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(made, name))
+        assert getattr(kept, name).dtype == np.int64
+    assert [tier.depth for tier in kept.tiers] == [1, 1, 10]
+    for here, there in zip(kept.tiers, made.tiers, strict=True):
+        for name in ("labels", "confidence", "wait_ns"):
+            np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+    assert [path.name for path in files_of(bundle / "validation")] == list(VALIDATION_FILES)
+
+
+def test_judgements_are_checked_but_not_held_to_serve(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(str(self)), whole(self))[1])
+    load_cascade(bundle)
+    assert any("tier0" in name for name in read)
+    assert not any("validation" in name for name in read)
+
+
+def test_a_flipped_bit_in_the_judgements_is_refused_by_all_who_read(bundle: Path) -> None:
+    for name in VALIDATION_FILES:
+        path = bundle / "validation" / name
+        data = path.read_bytes()
+        for at in range(0, len(data), 37):
+            path.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
+            for read in (read_bundle, read_validation):
+                with pytest.raises(BundleError, match=f"validation/{name}: damaged"):
+                    read(bundle)
+        path.write_bytes(data)
+    read_validation(bundle)
+
+
+def test_a_bundle_may_keep_no_judgements_and_says_so(bundle: Path, tmp_path: Path) -> None:
+    write_bundle(read_bundle(bundle), tmp_path / "bare")
+    load_cascade(tmp_path / "bare")
+    with pytest.raises(BundleError, match="keeps no judgements"):
+        read_validation(tmp_path / "bare")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "says"),
+    [
+        ("true.npy", np.zeros(400, np.int64), "true.npy: is int64"),
+        ("true.npy", np.full(400, 2, np.uint16), "true.npy: names a class"),
+        ("true.npy", np.zeros(0, np.uint16), "shape"),
+        ("label.npy", np.full((3, 400), 9, np.uint16), "label.npy: names a class"),
+        ("label.npy", np.zeros((2, 400), np.uint16), "label.npy: has shape"),
+        ("size.npy", np.zeros((1, 400), np.uint8), "size.npy: is uint8"),
+        ("confidence.npy", np.full((3, 400), 1.5, np.float32), "within 0 and 1"),
+        ("confidence.npy", np.full((3, 400), np.nan, np.float32), "within 0 and 1"),
+        ("wait.npy", np.full((3, 400), -1, np.int64), "less than nothing"),
+        ("wait.npy", None, "wait.npy: not an array"),
+    ],
+)
+def test_judgements_that_make_no_sense_are_refused(
+    bundle: Path, name: str, array: np.ndarray | None, says: str
+) -> None:
+    """Signed anew, so that only their content tells."""
+    path = bundle / "validation" / name
+    if array is None:
+        path.write_bytes(b"neither")
+    else:
+        np.save(path, array)
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    rewrite(bundle, files={**files, f"validation/{name}": digest})
+    with pytest.raises(BundleError, match=says):
+        read_validation(bundle)
+    load_cascade(bundle)  # it serves all the same
+
+
+def test_a_bundle_is_rewritten_with_other_thresholds_and_the_same_rest(
+    bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    version = rewrite_bundle(bundle, out, (0.25, 2.0), "# Another\n")
+    contents = read_bundle(out)
+    assert contents.model_version == version != read_bundle(bundle).model_version
+    assert [tier.threshold for tier in contents.tiers] == [0.25, 2.0, 2.0]
+    assert contents.card == "# Another\n"
+    for path in files_of(bundle):
+        if path.name not in ("manifest.json", "card.md"):
+            assert (out / path.relative_to(bundle)).read_bytes() == path.read_bytes()
+    assert rewrite_bundle(bundle, bundle, (0.25, 2.0), "# Another\n") == version, "in place, too"
+    with pytest.raises(ValueError, match="shorter"):
+        rewrite_bundle(bundle, out, (0.25,), "")
+    with pytest.raises(BundleError, match="threshold"):
+        rewrite_bundle(bundle, out, (0.25, -1.0), "")

@@ -11,12 +11,14 @@ import pytest
 
 from flows.errors import BundleError, LabelsError
 from flows.verdict import Reason
-from models.bundle import read_bundle
+from models.assignment import assign
+from models.bundle import read_bundle, read_validation
 from models.cascade import load_cascade
 from models.dataset import Dataset, load_dataset
 from models.evaluation import evaluate
 from models.synthetic import synthetic_dataset
 from models.training import train, train_on
+from models.tuning import goal_of, tune
 
 START_S = 1_700_000_000
 SYN, ACK, FIN, RST = 0x02, 0x10, 0x01, 0x04
@@ -198,6 +200,9 @@ def test_training_reports_what_it_did(trained: tuple[Path, dict[str, object]]) -
     assert any("network@10" in name for name in report["candidates"])  # type: ignore[attr-defined]
     assert report["loss_bound"] <= 0.005  # type: ignore[operator]
     assert report["tiers"][-1]["weighted_f1"] > 0.95  # type: ignore[index]
+    for tier in report["tiers"]:  # type: ignore[attr-defined]
+        assert list(tier["risk_coverage"]) == ["least_confidence", "margin", "entropy"]
+        assert all(0.0 <= area < 0.5 for area in tier["risk_coverage"].values())
 
 
 def test_a_trained_bundle_loads_and_explains_itself(
@@ -207,10 +212,41 @@ def test_a_trained_bundle_loads_and_explains_itself(
     contents = read_bundle(bundle)
     assert contents.model_version == report["model_version"]
     assert contents.classes == report["classes"]
-    for word in ("240 flows", "chat", "only-in-3 (1)", "extra-trees@1", "weighted F1"):
+    for word in (
+        "240 flows", "chat", "only-in-3 (1)", "extra-trees@1", "weighted F1", "margin | entropy",
+        "Chosen by training", "## Operating point", "### Guaranteed", "### Not guaranteed",
+    ):  # fmt: skip
         assert word in contents.card
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
     assert size < 10_000_000
+
+
+def test_a_trained_bundle_keeps_what_its_thresholds_were_found_on(
+    trained: tuple[Path, dict[str, object]],
+) -> None:
+    bundle, report = trained
+    contents, kept = read_bundle(bundle), read_validation(bundle)
+    assert len(kept.true) == report["flows"]
+    assert len(np.unique(kept.groups)) == report["groups"]
+    assert [tier.depth for tier in kept.tiers] == [tier.depth for tier in contents.tiers]
+    thresholds = tuple(tier.threshold for tier in contents.tiers[:-1])
+    found = assign(kept.true, kept.groups, kept.tiers, kept.sizes)
+    assert found.thresholds == thresholds
+    assert round(found.loss_bound, 4) == report["loss_bound"]
+    right = float((kept.tiers[-1].labels == kept.true).mean())
+    assert round(right, 4) == report["tiers"][-1]["accuracy"]  # type: ignore[index]
+
+
+def test_a_trained_bundle_is_tuned_without_its_captures(
+    trained: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    bundle, report = trained
+    same = tune(bundle, tmp_path / "same", goal_of(max_f1_loss=0.5))
+    assert same.chosen.current
+    assert same.chosen.early == report["early"]
+    fast = tune(bundle, tmp_path / "fast", goal_of(max_escalation=0.0))
+    assert fast.chosen.escalated == 0.0
+    load_cascade(tmp_path / "fast")
 
 
 def test_a_trained_cascade_answers_traffic_that_it_never_saw(

@@ -1,0 +1,78 @@
+"""What a tier's confidence is worth on flows that it judges in the cascade."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.calibration import calibration_error
+from models.evaluation_answers import Study
+
+__all__ = ["calibration", "reliability"]
+
+_BINS = 15
+
+
+def calibration(study: Study) -> list[dict[str, Any]]:
+    """Return how far each tier's confidence is off (Guo et al. 2017).
+
+    A tier behind the first sees only the flows that those before it were unsure of, so this is
+    not what the same tier alone would show.
+
+    Returns:
+        By tier: ``tier``, ``depth``, ``judged`` and ``answered`` flows,
+        ``expected_calibration_error``, ``mean_confidence`` and ``accuracy`` (None: it judged
+        none), and ``bins``, see :func:`reliability`.
+    """
+    found = []
+    for t, tier in enumerate(study.tiers):
+        asked = study.asked(t)
+        confidence = study.alone[t].confidence[asked]
+        right = (study.alone[t].said == study.true)[asked]
+        some = len(right) > 0
+        found.append(
+            {
+                "tier": tier.name,
+                "depth": tier.depth,
+                "judged": len(right),
+                "answered": int((study.cascade.tier == t).sum()),
+                "expected_calibration_error": (
+                    round(calibration_error(confidence, right, _BINS), 4) if some else None
+                ),
+                "mean_confidence": round(float(confidence.mean()), 4) if some else None,
+                "accuracy": round(float(right.mean()), 4) if some else None,
+                "bins": reliability(confidence, right),
+            }
+        )
+    return found
+
+
+def reliability(
+    confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], bins: int = _BINS
+) -> list[dict[str, Any]]:
+    """Return confidence and accuracy by bins of equal width, those without flows left out.
+
+    Args:
+        confidence: float32 ``[n]``, within [0, 1].
+        right: Whether each label was right, ``[n]``.
+        bins: How many.
+
+    Returns:
+        By bin: its bounds ``low`` and ``high``, ``flows``, mean ``confidence``, ``accuracy``.
+    """
+    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    flows = np.bincount(at, minlength=bins)
+    mean = np.bincount(at, weights=confidence.astype(np.float64), minlength=bins)
+    hits = np.bincount(at, weights=right, minlength=bins)
+    return [
+        {
+            "low": round(b / bins, 4),
+            "high": round((b + 1) / bins, 4),
+            "flows": int(flows[b]),
+            "confidence": round(float(mean[b] / flows[b]), 4),
+            "accuracy": round(float(hits[b] / flows[b]), 4),
+        }
+        for b in np.flatnonzero(flows).tolist()
+    ]

@@ -1,0 +1,185 @@
+"""What ``serveflow evaluate`` shows people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["evaluation_tables"]
+
+_WAYS = {"cascade": "cascade", "fast_only": "fast only", "slow_only": "slow only"}
+
+
+def evaluation_tables(result: dict[str, Any]) -> Iterator[Table]:
+    """Return tables of :meth:`models.evaluation.Evaluation.to_dict`."""
+    yield _ways(result)
+    if result["intervals"] is not None:
+        yield _intervals(result["intervals"])
+    if result["families"] is not None:
+        yield _families(result["families"])
+    if result["escalation"] is not None:
+        yield _escalation(result["escalation"])
+    yield _timeouts(result["by_idle_timeout"])
+    yield _calibration(result["calibration"])
+    yield _classes(result["per_class"])
+
+
+def _ways(result: dict[str, Any]) -> Table:
+    table = _table(
+        f"bundle {result['model_version']}: {result['flows']:,} flows of {result['classes']} "
+        f"classes in {result['captures']} captures, {result['unlabelled']:,} without a label",
+        ("", "weighted F1", "macro F1", "≤ 16 ms", "p50 ms", "p90 ms", "mean wait ms",
+         "infer µs", "escalated"),
+    )  # fmt: skip
+    for key, name in _WAYS.items():
+        way = result[key]
+        if way is not None:
+            table.add_row(
+                name,
+                _f1(way["weighted_f1"]),
+                _f1(way["macro_f1"]),
+                _percent(way["answered_within_16ms"]),
+                _number(way["median_latency_ms"]),
+                _number(way["p90_latency_ms"]),
+                _number(way["mean_wait_ms"]),
+                _number(way["mean_infer_us"]),
+                _percent(way["escalated"]),
+            )
+    return table
+
+
+def _intervals(found: dict[str, Any]) -> Table:
+    table = _table(
+        f"{found['level']:.0%} intervals, {found['captures']} captures drawn anew "
+        f"{found['draws']} times",
+        ("", "weighted F1", "macro F1", "≤ 16 ms"),
+    )
+    for key, name in (
+        ("cascade", "cascade"),
+        ("slow_only", "slow only"),
+        ("difference", "cascade - slow only"),
+    ):
+        table.add_row(name, *(f"{v['low']:.3f} to {v['high']:.3f}" for v in found[key].values()))
+    return table
+
+
+def _families(found: dict[str, Any]) -> Table:
+    table = _table(f"{len(found['families'])} families", ("", "weighted F1", "macro F1"))
+    for key, name in _WAYS.items():
+        if key in found:
+            table.add_row(name, *map(_f1, found[key].values()))
+    return table
+
+
+def _escalation(found: dict[str, Any]) -> Table:
+    table = _table("escalation", ("", ""))
+    table.show_header = False
+    table.add_row("flows that benefit", _percent(found["benefit_share"]))
+    table.add_row("of those, escalated", _percent(found["benefit_escalated"]))
+    table.add_row("of the fast tier's errors, escalated", _percent(found["fast_errors_caught"]))
+    for catch in found["to_catch"]:
+        table.add_row(
+            f"to catch {catch['errors']:.0%} of them by least confidence, escalate",
+            _percent(catch["escalated"]),
+        )
+    for name, value in found["weighted_f1"].items():
+        table.add_row(f"weighted F1, {name.replace('_', ' ')}", _f1(value))
+    return table
+
+
+def _timeouts(found: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "waits by idle timeout τ (ratios: of latencies, slow only / cascade)",
+        ("τ s", "flows", "cascade mean ms", "p50 ms", "infer µs", "slow mean ms", "p50 ms",
+         "infer µs", "ratio of means", "of medians"),
+    )  # fmt: skip
+    for at in found:
+        for own, kind in ((at, ""), (at["long_flows"], " long")):
+            if own is None:
+                continue
+            table.add_row(
+                f"{at['idle_timeout_s']:g}{kind}",
+                f"{own['flows']:,}",
+                *(
+                    _number(value)
+                    for key in ("cascade", "slow_only")
+                    for value in (
+                        own[key]["wait_ms"]["mean"],
+                        own[key]["wait_ms"]["p50"],
+                        own[key]["mean_infer_us"],
+                    )
+                ),
+                *(_number(own["slow_over_cascade"][name]) for name in ("mean", "median")),
+            )
+    return table
+
+
+def _calibration(found: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "confidence of the tiers in the cascade",
+        ("tier", "judged", "answered", "calibration error", "confidence", "accuracy"),
+    )
+    for tier in found:
+        table.add_row(
+            escape(tier["tier"]),
+            f"{tier['judged']:,}",
+            f"{tier['answered']:,}",
+            _f1(tier["expected_calibration_error"]),
+            _f1(tier["mean_confidence"]),
+            _f1(tier["accuracy"]),
+        )
+    return table
+
+
+def _classes(found: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "classes",
+        ("class", "flows", "precision", "recall", "F1", "escalated", "p50 ms", "p50 wait ms",
+         "infer µs"),
+    )  # fmt: skip
+    for row in found:
+        table.add_row(
+            escape(row["label"]),
+            f"{row['flows']:,}",
+            *(_f1(row[name]) for name in ("precision", "recall", "f1")),
+            _percent(row["escalated"]),
+            _number(row["median_latency_ms"]),
+            _number(row["median_wait_ms"]),
+            _number(row["mean_infer_us"]),
+        )
+    return table
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    # Little room between columns, so that a terminal of 80 shows whole names and numbers.
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for i, name in enumerate(columns):
+        if i:
+            table.add_column(name, justify="right", overflow="fold")
+        else:
+            table.add_column(name, style="bold", no_wrap=True)
+    return table
+
+
+def _f1(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
