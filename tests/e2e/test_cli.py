@@ -140,7 +140,9 @@ def test_train_makes_a_bundle_that_classifies(
     assert result.out["final"] == 50
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "replay", "classify", "train", "tune", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["demo", "serve", "replay", "classify", "train", "tune", "evaluate"]
+)
 def test_every_command_has_help(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from serveflow_app.cli import main; main()", command, "--help"],
