@@ -21,6 +21,7 @@ import httpx
 import yaml
 
 from flows.errors import ServiceError
+from serveflow_app.processes import end_session
 
 __all__ = ["Service", "service_environment"]
 
@@ -167,16 +168,17 @@ class Service:
     def stop(self) -> None:
         """Shut the service and its Ray instance down."""
         process = self._process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            end_s = time.monotonic() + _STOP_S
-            while self._taken() and time.monotonic() < end_s:  # HAProxy ends a little later
-                time.sleep(0.1)
+        if process is not None:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(_STOP_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            # An HAProxy that Ray was just reloading would go on, and hold the port.
+            end_session(process.pid)
+            self._process = None
         self._folder.cleanup()
 
     def wait(self) -> int:
