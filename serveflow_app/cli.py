@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from flows.errors import ServeFlowError, SettingsError
 from serveflow_app import commands
@@ -221,7 +222,7 @@ def tune(
 
 
 def _fail(message: str, wants_json: bool) -> int:
-    messages.print(f"[bold red]error[/] {message}", highlight=False, soft_wrap=True)
+    messages.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)
     if wants_json:
         emit_json({"error": message})
     return 1

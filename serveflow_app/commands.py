@@ -133,7 +133,7 @@ def train(
         emit_json(result)
     else:
         messages.print_json(data=result)
-        messages.print(f"wrote {out}")
+        messages.print(f"wrote {out}", markup=False)
 
 
 def evaluate(
@@ -199,8 +199,10 @@ def tune(
         emit_json(result)
         return
     messages.print(curve_table(result))
-    messages.print(f"guaranteed: {result['guaranteed']}", highlight=False)
-    messages.print(f"wrote {out}; its card.md says what is guaranteed and what is not")
+    messages.print(f"guaranteed: {result['guaranteed']}", highlight=False, markup=False)
+    messages.print(
+        f"wrote {out}; its card.md says what is guaranteed and what is not", markup=False
+    )
 
 
 def _label_book(option: _LabelsOption) -> LabelBook | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from collectors.collector import Collector, Settled
 from collectors.replay import CaptureOutcome, Replay, ReplaySettings
 from collectors.sender import Part, Sender
@@ -106,7 +108,7 @@ def run_replay(
             outcomes.append(outcome)
             if outcome.damage:
                 messages.print(
-                    f"[yellow]damaged[/] {capture}: {outcome.damage}",
+                    f"[yellow]damaged[/] {escape(f'{capture}: {outcome.damage}')}",
                     highlight=False,
                     soft_wrap=True,
                 )

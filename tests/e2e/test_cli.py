@@ -37,15 +37,16 @@ def test_a_damaged_capture_is_named_and_the_others_go_on(
 ) -> None:
     cut = tmp_path / "cut.pcap"
     cut.write_bytes(capture.read_bytes()[:-5])
-    other = tmp_path / "radio.pcap"
+    other = tmp_path / "a[" / "b] radio.pcap"  # a name must not pass for markup
+    other.parent.mkdir()
     other.write_bytes(f.pcap([b"x"], link=127))
     result = cli("classify", capture, cut, other)
     assert result.status == 0
     assert result.out["flows"] == 99, "what lies before the damage counts"
     reasons = {Path(d["capture"]).name: d["reason"] for d in result.out["damaged"]}
-    assert set(reasons) == {"cut.pcap", "radio.pcap"}
+    assert set(reasons) == {cut.name, other.name}
     assert "cut off" in reasons["cut.pcap"]
-    assert "link type 127" in reasons["radio.pcap"]
+    assert "link type 127" in reasons[other.name]
     assert "cut.pcap" in result.told
     assert cli("classify", cut, other).status == 1, "none was read to its end"
 
