@@ -11,6 +11,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from flows.address import address_kind
 from flows.compiled import compiled
 from flows.link import find_ip, u16
 from flows.packet import ENDPOINTS_DTYPE, PACKET_DTYPE, Record, Records
@@ -135,6 +136,11 @@ def _decode(
 
 
 @compiled
+def _kinds(ends: Record) -> int:
+    return address_kind(ends.src_hi, ends.src_lo) << 4 | address_kind(ends.dst_hi, ends.dst_lo)
+
+
+@compiled
 def _ipv4(
     data: npt.NDArray[np.uint8], at: int, end: int, wire: int, packet: Record, ends: Record
 ) -> int:
@@ -163,6 +169,8 @@ def _ipv4(
     ends.dst_hi = 0
     ends.src_lo = mapped | np.uint64((u16(data, at + 12) << 16) | u16(data, at + 14))
     ends.dst_lo = mapped | np.uint64((u16(data, at + 16) << 16) | u16(data, at + 18))
+    packet.ip_id = u16(data, at + 4)
+    packet.address_kinds = _kinds(ends)
     return _transport(data, np.int64(data[at + 9]), at + header, end, total - header, packet, ends)
 
 
@@ -187,6 +195,8 @@ def _ipv6(
     ends.src_lo = _u64(data, at + 16)
     ends.dst_hi = _u64(data, at + 24)
     ends.dst_lo = _u64(data, at + 32)
+    packet.ip_id = 0
+    packet.address_kinds = _kinds(ends)
     header = 40
     flags = 0
     for _ in range(_MOST_EXTENSIONS):
@@ -244,6 +254,7 @@ def _transport(
     packet.tcp_options = 0
     packet.tcp_window_scale = 0
     packet.tcp_header_bytes = 0
+    packet.tcp_timestamp = 0
     packet.icmp_type = 0
     packet.icmp_code = 0
     if protocol == 6:
@@ -340,6 +351,7 @@ def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, pack
             found |= 0x08
         elif kind == 8 and length == 10:
             found |= 0x10
+            packet.tcp_timestamp = (u16(data, at + 2) << 16) | u16(data, at + 4)
         else:
             found |= 0x20
         at += length

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 __all__ = [
     "ENDPOINTS_DTYPE",
+    "HOST_DTYPE",
     "MAX_DEPTH",
     "PACKET_DTYPE",
     "Array",
@@ -36,6 +37,34 @@ Array: TypeAlias = npt.NDArray[Any]
 
 MAX_DEPTH = 64
 """The most first packets of a flow that any model may ask for."""
+
+HOST_DTYPE = np.dtype(
+    [
+        ("tcp_window", "<u2"),  # of its latest SYN or SYN+ACK
+        ("max_tcp_payload", "<u2"),  # bytes of a TCP packet's payload that it sent
+        ("mean_tcp_payload", "<u2"),  # of those that carry any
+        ("max_udp_bytes", "<u2"),  # IP bytes of first packets of UDP flows that it opened
+        ("min_udp_bytes", "<u2"),
+        ("max_received_bytes", "<u2"),  # IP bytes of a packet
+        ("tcp_flows", "u1"),  # counts x from here on as 16 log2(1 + x), at most 255
+        ("udp_flows", "u1"),
+        ("icmp_flows", "u1"),
+        ("answered_flows", "u1"),  # flows that the other side opened
+        ("multicast_ttl_1", "u1"),  # flows to multicast and broadcast addresses, by TTL
+        ("multicast_ttl_255", "u1"),
+        ("multicast_other", "u1"),
+        ("large_udp_flows", "u1"),  # those that begin with more than 300 IP bytes
+        ("packets_sent", "u1"),
+        ("bytes_sent", "u1"),
+        ("bytes_received", "u1"),
+        ("resets_received", "u1"),
+        ("tcp_window_scale", "u1"),  # of its latest SYN or SYN+ACK; shift count plus 1
+        ("max_ttl", "u1"),
+        ("responder_ports", "u1"),  # different ones, hashed to 64
+        ("first_packet_sizes", "u1"),  # different ones, hashed to 64
+    ]
+)
+"""What a flow's host did before the flow, see :mod:`flows.hosts`; 28 bytes, all 0: nothing known."""
 
 PACKET_DTYPE = np.dtype(
     [
@@ -62,10 +91,13 @@ PACKET_DTYPE = np.dtype(
         ("tcp_window_scale", "u1"),  # shift count plus 1; 0: option absent
         ("icmp_type", "u1"),
         ("icmp_code", "u1"),
-        ("reserved", "u1"),  # always 0
+        ("address_kinds", "u1"),  # flows.address.AddressKind: sender's << 4 | receiver's
+        ("ip_id", "<u2"),  # IPv4 identification; 0 for IPv6
+        ("tcp_timestamp", "<u4"),  # TSval of RFC 7323; 0: option absent
+        ("host", HOST_DTYPE),  # of a flow's first packet; else all 0
     ]
 )
-"""One packet of a flow, or the flow's end mark; 44 bytes, little-endian.
+"""One packet of a flow, or the flow's end mark; 78 bytes, little-endian.
 
 An end mark (``flow_end_reason`` not ``NONE``) says how many packets the flow had
 (``packet_index``) and when it ended (``time_ns``); its other fields are 0.

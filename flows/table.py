@@ -13,6 +13,7 @@ import numpy.typing as npt
 from flows import table_entries as layout
 from flows import table_kernels as kernels
 from flows.errors import SettingsError
+from flows.hosts import new_histories, update_histories
 from flows.ids import flow_ids
 from flows.packet import MAX_DEPTH, Protocol, Records
 
@@ -161,6 +162,7 @@ class FlowTable:
         self._state[layout.OPEN] = 0
         self._state[layout.FREE] = size
         self._state[layout.COUNTERS :] = 0
+        self._histories = new_histories()
 
     @property
     def open_flows(self) -> int:
@@ -185,8 +187,8 @@ class FlowTable:
 
         Args:
             packets: ``PACKET_DTYPE [n]`` as decoded; ``flow_id``, ``packet_index``,
-                ``from_originator`` and the ports are filled in, and ``time_ns`` is raised to the
-                latest one seen where it goes back.
+                ``from_originator``, the ports and ``host`` (:mod:`flows.hosts`) are filled in,
+                and ``time_ns`` is raised to the latest one seen where it goes back.
             endpoints: ``ENDPOINTS_DTYPE [n]``.
         """
         n = len(packets)
@@ -204,6 +206,7 @@ class FlowTable:
             )  # fmt: skip
             if begin < n:
                 self._grow()
+        update_histories(packets, endpoints, self._histories, self._hash_seed)
         packets["flow_id"] = flow_ids(flow_number, self._seed)
         new_flows = flows[: lengths[1]].copy()
         new_flows["flow_id"] = flow_ids(new_flows["flow_number"], self._seed)

@@ -57,9 +57,12 @@ def _columns(dtype: np.dtype[np.void]) -> list[str]:
 
 
 def _schema(dtype: np.dtype[np.void]) -> pa.Schema:
-    return pa.schema(
-        [pa.field(c, pa.from_numpy_dtype(dtype[c]), nullable=False) for c in _columns(dtype)]
-    )
+    return pa.schema([pa.field(c, _arrow_type(dtype[c]), nullable=False) for c in _columns(dtype)])
+
+
+def _arrow_type(dtype: np.dtype[Any]) -> pa.DataType:
+    # A record within a record is one column, not one for each of its fields: columns cost.
+    return pa.binary(dtype.itemsize) if dtype.names else pa.from_numpy_dtype(dtype)
 
 
 PACKET_SCHEMA: pa.Schema = _schema(PACKET_DTYPE)
@@ -85,13 +88,31 @@ class PacketBatch:
 
 def _to_arrow(records: Records, schema: pa.Schema) -> pa.RecordBatch:
     columns = [np.ascontiguousarray(records[name]) for name in schema.names]
-    return pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=schema)
+    return pa.RecordBatch.from_arrays([_to_column(c) for c in columns], schema=schema)
+
+
+def _to_column(values: np.ndarray[Any, np.dtype[Any]]) -> pa.Array:
+    if not values.dtype.names:
+        return pa.array(values)
+    return pa.Array.from_buffers(
+        pa.binary(values.dtype.itemsize), len(values), [None, pa.py_buffer(values)]
+    )
+
+
+def _from_column(column: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    if not dtype.names:
+        values: np.ndarray[Any, np.dtype[Any]] = column.to_numpy(zero_copy_only=True)
+        return values
+    data = column.buffers()[1]
+    if data is None:  # Arrow may leave an empty column without one
+        return np.zeros(len(column), dtype)
+    return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
 
 
 def _from_arrow(batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
     out = np.zeros(batch.num_rows, dtype)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        out[name] = column.to_numpy(zero_copy_only=True)
+        out[name] = _from_column(column, dtype[name])
     return out
 
 

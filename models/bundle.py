@@ -26,7 +26,7 @@ from typing import Any
 from flows.errors import BundleError
 from models.calibration import Calibration
 from models.engines import Engine, ForestEngine, engine_from_files
-from models.features import FEATURE_SCHEMA, feature_names
+from models.features import FEATURE_SCHEMA, Sight, feature_names
 from models.manifest import (
     FORMAT,
     MAX_WAIT_S,
@@ -62,7 +62,7 @@ class TierModel:
         threshold: Confidence from which on its answer is final; above 1: never sure.
         inputs: ``columns`` (:func:`models.features.flow_features`) or ``sequence``
             (:func:`models.features.packet_sequence`).
-        with_port: Whether it sees the responder's port.
+        sight: What it sees beyond the headers of the flow's packets.
         calibration: Of its confidence.
         engine: What scores; None: not loaded.
     """
@@ -71,7 +71,7 @@ class TierModel:
     depth: int
     threshold: float
     inputs: str
-    with_port: bool
+    sight: Sight
     calibration: Calibration
     engine: Engine | None
 
@@ -131,7 +131,8 @@ def write_bundle(
                 "threshold": tier.threshold,
                 "engine": tier.engine.kind,
                 "inputs": tier.inputs,
-                "with_port": tier.with_port,
+                "with_port": tier.sight.port,
+                "with_host": tier.sight.host,
                 "folder": f"tier{i}",
                 "files": sorted(own),
                 "calibration": {"x": list(tier.calibration.x), "y": list(tier.calibration.y)},
@@ -229,7 +230,7 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
                 tier.depth,
                 tier.threshold,
                 tier.inputs,
-                tier.with_port,
+                Sight(port=tier.with_port, host=tier.with_host),
                 calibration,
                 engine,
             )
@@ -282,7 +283,7 @@ def _load_engine(
             f"{where}: scores {engine.classes} classes, the manifest names "
             f"{len(manifest.classes)}; make the bundle anew"
         )
-    columns = len(feature_names(tier.depth, tier.with_port))
+    columns = len(feature_names(tier.depth, Sight(port=tier.with_port, host=tier.with_host)))
     if isinstance(engine, ForestEngine) and engine.columns > columns:
         raise BundleError(
             f"{where}: reads {engine.columns} columns, at its depth there are {columns}; "

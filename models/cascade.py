@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flows.packet import Records
 from flows.verdict import ANSWER_DTYPE
 from models.bundle import BundleContents, TierModel, read_bundle
-from models.features import flow_features, packet_sequence
+from models.inputs import see
 
 __all__ = ["NO_TIER", "Cascade", "Tier", "judge", "load_cascade"]
 
@@ -157,10 +157,7 @@ def judge(
     """
     if tier.engine is None:
         raise ValueError(f"tier {tier.name} is not loaded here; see load_cascade's tiers")
-    see = flow_features if tier.inputs == "columns" else packet_sequence
-    return tier.engine.scores(
-        see(packets, offsets, tier.depth, with_port=tier.with_port, rows=rows)
-    )
+    return tier.engine.scores(see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows))
 
 
 def load_cascade(path: Path, tiers: Iterable[int] | None = None) -> Cascade:

@@ -1,29 +1,32 @@
 """What the models see of a flow: header fields of its first packets, never an address or payload.
 
 The list of features is versioned: a bundle names the version that it was trained on and is refused
-by code that computes another. Of the ports only the responder's may be seen, and only if asked
-for: the originator's is drawn at random by its host.
+by code that computes another. Two parts of it are options of each bundle (:class:`Sight`): the
+responder's port (the originator's is drawn at random by its host and never seen), and what the
+flow's host did before (:mod:`flows.hosts`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flows.compiled import compiled
-from flows.packet import Array, Records
+from flows.packet import HOST_DTYPE, Array, Records
 
 __all__ = [
     "FEATURE_SCHEMA",
     "SEQUENCE_CHANNELS",
+    "Sight",
     "feature_names",
     "flow_features",
     "packet_sequence",
 ]
 
-FEATURE_SCHEMA = 1
+FEATURE_SCHEMA = 2
 """Version of everything in this module that changes a number that a model sees."""
 
 _FIRST = (
@@ -45,6 +48,10 @@ _FIRST = (
     "tcp_header_bytes",
     "icmp_type",
     "icmp_code",
+    "sender_address_kind",
+    "receiver_address_kind",
+    "ip_id",
+    "log_tcp_timestamp",
 )
 _LATER = ("signed_ip_bytes", "signed_payload_bytes", "log_gap_us", "tcp_flags", "tcp_window")
 _SUMMARY = (
@@ -66,35 +73,57 @@ _SUMMARY = (
     "responder_tcp_mss",
     "responder_tcp_window_scale",
     "responder_tcp_options",
+    "responder_ip_id",
+    "responder_log_tcp_timestamp",
+    "ip_id_step",
 )
+_HOST = tuple(f"host_{name}" for name in HOST_DTYPE.names or ())
 _N_FIRST = len(_FIRST)
 _N_LATER = len(_LATER)
 _N_SUMMARY = len(_SUMMARY)
 
-SEQUENCE_CHANNELS = 16
+_N_HOST = len(_HOST)
+_PACKET_CHANNELS = 20
+
+SEQUENCE_CHANNELS = _PACKET_CHANNELS + _N_HOST
 """Channels of :func:`packet_sequence`; the first says whether the packet is there."""
 
 
-def feature_names(depth: int, with_port: bool) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a model sees beyond the headers of the flow's own packets.
+
+    Attributes:
+        port: The responder's port.
+        host: What the flow's host did before. Of flows that come without it, it is all 0, as of a
+            host that has done nothing yet.
+    """
+
+    port: bool = False
+    host: bool = False
+
+
+def feature_names(depth: int, sight: Sight) -> tuple[str, ...]:
     """Return the names of the columns of :func:`flow_features`, in order.
 
     Args:
         depth: First packets that count.
-        with_port: Whether the responder's port is the last column.
+        sight: What is seen.
     """
     names = list(_FIRST)
     if depth > 1:
         names += [f"{name}_{i + 1}" for i in range(1, depth) for name in _LATER]
         names += _SUMMARY
-    return (*names, "responder_port") if with_port else tuple(names)
+    if sight.host:
+        names += _HOST
+    return (*names, "responder_port") if sight.port else tuple(names)
 
 
 def flow_features(
     packets: Records,
     offsets: npt.NDArray[np.int64],
     depth: int,
-    *,
-    with_port: bool,
+    sight: Sight,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Compute the features of flows from their first packets.
@@ -103,16 +132,16 @@ def flow_features(
         packets: ``PACKET_DTYPE [m]``, by flow, each flow's in the order of ``packet_index``.
         offsets: Where each flow's packets begin, int64 ``[n + 1]``.
         depth: First packets that count; later ones are not looked at.
-        with_port: Whether to add the responder's port.
+        sight: What is seen.
         rows: Which flows, int64 ``[k]``; all when left out.
 
     Returns:
-        float32 ``[k, len(feature_names(depth, with_port))]``; sizes in bytes, gaps as
+        float32 ``[k, len(feature_names(depth, sight))]``; sizes in bytes, gaps as
         log(1 + µs). Of packets that are not there, sizes are 0 and everything else is -1.
     """
     starts, counts = _extents(offsets, depth, rows)
-    out = np.empty((len(starts), len(feature_names(depth, with_port))), np.float32)
-    _features(_read_only(packets), starts, counts, depth, with_port, out)
+    out = np.empty((len(starts), len(feature_names(depth, sight))), np.float32)
+    _features(_read_only(packets), starts, counts, depth, sight.port, sight.host, out)
     return out
 
 
@@ -120,8 +149,7 @@ def packet_sequence(
     packets: Records,
     offsets: npt.NDArray[np.int64],
     depth: int,
-    *,
-    with_port: bool,
+    sight: Sight,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Lay flows out as sequences of packets for a neural network.
@@ -130,7 +158,8 @@ def packet_sequence(
         packets: As for :func:`flow_features`, and so are the other arguments.
         offsets: Where each flow's packets begin.
         depth: First packets that count.
-        with_port: Whether the last channel holds the responder's port; else it is 0.
+        sight: What is seen; channels of what is not seen are 0, and so are those of the host
+            behind the first packet.
         rows: Which flows; all when left out.
 
     Returns:
@@ -139,7 +168,7 @@ def packet_sequence(
     """
     starts, counts = _extents(offsets, depth, rows)
     out = np.zeros((len(starts), depth, SEQUENCE_CHANNELS), np.float32)
-    _sequence(_read_only(packets), starts, counts, with_port, out)
+    _sequence(_read_only(packets), starts, counts, sight.port, sight.host, out)
     return out
 
 
@@ -164,7 +193,13 @@ def _read_only(packets: Records) -> Records:
 
 @compiled
 def _features(
-    packets: Array, starts: Array, counts: Array, depth: int, with_port: bool, out: Array
+    packets: Array,
+    starts: Array,
+    counts: Array,
+    depth: int,
+    port: bool,
+    host: bool,
+    out: Array,
 ) -> None:
     for i in range(len(starts)):
         start, count = starts[i], counts[i]
@@ -179,7 +214,10 @@ def _features(
             at += (depth - 1) * _N_LATER
             _summary(packets, start, count, row[at : at + _N_SUMMARY])
             at += _N_SUMMARY
-        if with_port:
+        if host:
+            _host(packets[start].host, row[at : at + _N_HOST])
+            at += _N_HOST
+        if port:
             row[at] = packets[start].responder_port
 
 
@@ -205,6 +243,42 @@ def _first(p: Any, row: Array) -> None:
     row[15] = p.tcp_header_bytes
     row[16] = p.icmp_type if is_icmp else -1.0
     row[17] = p.icmp_code if is_icmp else -1.0
+    row[18] = p.address_kinds >> 4
+    row[19] = p.address_kinds & 15
+    row[20] = p.ip_id if p.ip_version == 4 else -1.0
+    row[21] = _log_timestamp(p)
+
+
+@compiled
+def _log_timestamp(p: Any) -> Any:
+    # Many a host counts from when it was switched on: seconds tell hosts apart, years do not.
+    return np.log1p(np.float64(p.tcp_timestamp)) if p.tcp_timestamp > 0 else -1.0
+
+
+@compiled
+def _host(h: Any, row: Array) -> None:
+    row[0] = h.tcp_window
+    row[1] = h.max_tcp_payload
+    row[2] = h.mean_tcp_payload
+    row[3] = h.max_udp_bytes
+    row[4] = h.min_udp_bytes
+    row[5] = h.max_received_bytes
+    row[6] = h.tcp_flows
+    row[7] = h.udp_flows
+    row[8] = h.icmp_flows
+    row[9] = h.answered_flows
+    row[10] = h.multicast_ttl_1
+    row[11] = h.multicast_ttl_255
+    row[12] = h.multicast_other
+    row[13] = h.large_udp_flows
+    row[14] = h.packets_sent
+    row[15] = h.bytes_sent
+    row[16] = h.bytes_received
+    row[17] = h.resets_received
+    row[18] = h.tcp_window_scale
+    row[19] = h.max_ttl
+    row[20] = h.responder_ports
+    row[21] = h.first_packet_sizes
 
 
 @compiled
@@ -230,12 +304,14 @@ def _later(packets: Array, start: int, count: int, depth: int, row: Array) -> No
 
 @compiled
 def _summary(packets: Array, start: int, count: int, row: Array) -> None:
+    p0 = packets[start]
     forward = 0
     changes = 0
     max_gap = 0
     least = 65_535
     most = 0
     reply = -1
+    second = -1  # of the originator's packets
     sizes = np.zeros(2, np.int64)
     payloads = np.zeros(2, np.int64)
     for j in range(count):
@@ -248,6 +324,8 @@ def _summary(packets: Array, start: int, count: int, row: Array) -> None:
         most = max(most, p.ip_bytes)
         if side == 1 and reply < 0:
             reply = start + j
+        if side == 0 and j > 0 and second < 0:
+            second = start + j
         if j > 0:
             before = packets[start + j - 1]
             max_gap = max(max_gap, p.time_ns - before.time_ns)
@@ -265,10 +343,14 @@ def _summary(packets: Array, start: int, count: int, row: Array) -> None:
     row[10] = changes
     row[11] = _log_us(packets[start + count - 1].time_ns - packets[start].time_ns)
     row[12] = _log_us(max_gap)
-    row[13:18] = -1.0
+    row[13:21] = -1.0
+    if second >= 0 and p0.ip_version == 4:
+        row[20] = (np.int64(packets[second].ip_id) - np.int64(p0.ip_id)) & 0xFFFF
     if reply >= 0:
         p = packets[reply]
         row[13] = p.ttl
+        row[18] = p.ip_id if p.ip_version == 4 else -1.0
+        row[19] = _log_timestamp(p)
         if p.tcp_header_bytes > 0:
             row[14] = p.tcp_window
             row[15] = p.tcp_mss
@@ -282,7 +364,9 @@ def _log_us(ns: int) -> Any:
 
 
 @compiled
-def _sequence(packets: Array, starts: Array, counts: Array, with_port: bool, out: Array) -> None:
+def _sequence(
+    packets: Array, starts: Array, counts: Array, port: bool, host: bool, out: Array
+) -> None:
     for i in range(len(starts)):
         for j in range(counts[i]):
             p = packets[starts[i] + j]
@@ -306,5 +390,15 @@ def _sequence(packets: Array, starts: Array, counts: Array, with_port: bool, out
             row[14] = 1.0 if p.tcp_flags & 0x08 else 0.0
             # The port's place in the order of things, not its value: 80 and 443 far apart.
             row[15] = (
-                np.log1p(np.float64(p.responder_port)) / np.log1p(65_535.0) if with_port else 0.0
+                np.log1p(np.float64(p.responder_port)) / np.log1p(65_535.0) if port else 0.0
             )
+            row[16] = (p.address_kinds >> 4) / 15.0
+            row[17] = (p.address_kinds & 15) / 15.0
+            row[18] = p.ip_id / 65_535.0
+            row[19] = np.log1p(np.float64(p.tcp_timestamp)) / 23.0  # over log of 2^32
+            if host and j == 0:
+                _host(p.host, row[_PACKET_CHANNELS:])
+                for c in range(_PACKET_CHANNELS, _PACKET_CHANNELS + 6):
+                    row[c] = np.log1p(np.float64(row[c])) / np.log1p(65_535.0)
+                for c in range(_PACKET_CHANNELS + 6, len(row)):
+                    row[c] /= 255.0

@@ -59,6 +59,7 @@ class TierEntry(_Strict):
         engine: Key of :data:`models.engines.ENGINES`.
         inputs: What it sees: columns or a sequence of packets.
         with_port: Whether it sees the responder's port.
+        with_host: Whether it sees what the flow's host did before.
         folder: Where in the bundle its files are.
         files: Names of its files, in that folder.
         calibration: Of its confidence.
@@ -67,9 +68,10 @@ class TierEntry(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9@._-]{0,63}$")
     depth: int = Field(ge=1, le=MAX_DEPTH)
     threshold: float = Field(ge=0.0, le=2.0)
-    engine: Literal["forest", "onnx"]
+    engine: str = Field(pattern=r"^[a-z]{1,32}$")
     inputs: Literal["columns", "sequence"]
     with_port: bool
+    with_host: bool
     folder: str = Field(pattern=r"^tier[0-9]{1,2}$")
     files: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+\.[a-z]+$")], ...]
     calibration: CalibrationEntry

@@ -13,7 +13,7 @@ from models.bundle import BundleContents, TierModel, write_bundle
 from models.calibration import Calibration
 from models.dataset import Dataset
 from models.engines import ForestEngine
-from models.features import feature_names
+from models.features import Sight, feature_names
 from models.validation import Validation
 
 __all__ = ["synthetic_bundle", "synthetic_dataset", "synthetic_validation"]
@@ -106,7 +106,7 @@ def synthetic_bundle(
         validation = synthetic_validation(depths)
     tiers = []
     for i, depth in enumerate(depths):
-        names = feature_names(depth, False)
+        names = feature_names(depth, Sight())
         column = names.index("ip_bytes" if depth == 1 else "mean_ip_bytes")
         tiers.append(
             TierModel(
@@ -114,7 +114,7 @@ def synthetic_bundle(
                 depth=depth,
                 threshold=0.9 if i < len(depths) - 1 else _NEVER,
                 inputs="columns",
-                with_port=False,
+                sight=Sight(),
                 calibration=Calibration((0.5, 1.0), (0.5, 1.0)),
                 engine=_stump(column),
             )

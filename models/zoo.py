@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from models.dataset import Dataset
 from models.engines import Engine
-from models.features import flow_features, packet_sequence
+from models.features import Sight
+from models.inputs import see
 
 __all__ = ["DEEP", "FAST", "MIDDLE", "Recipe", "inputs_of"]
 
@@ -36,10 +37,9 @@ class Recipe:
     fit: _Fit
 
 
-def inputs_of(recipe: Recipe, data: Dataset, with_port: bool) -> npt.NDArray[np.float32]:
+def inputs_of(recipe: Recipe, data: Dataset, sight: Sight) -> npt.NDArray[np.float32]:
     """Return what a tier sees of all flows; see :mod:`models.features`."""
-    see = flow_features if recipe.inputs == "columns" else packet_sequence
-    return see(data.packets, data.offsets, recipe.depth, with_port=with_port)
+    return see(recipe.inputs, data.packets, data.offsets, recipe.depth, sight)
 
 
 def _tree(

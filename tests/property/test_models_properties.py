@@ -11,7 +11,7 @@ from flows.packet import PACKET_DTYPE
 from models.bundle import BundleContents, TierModel
 from models.calibration import Calibration, fit_calibration, pool_adjacent
 from models.cascade import Cascade
-from models.features import flow_features, packet_sequence
+from models.features import Sight, flow_features, packet_sequence
 from models.forest import fit_extra_trees, fit_tree
 from models.metrics import f1_scores
 from models.sequence import SequenceSettings, fit_sequence
@@ -26,16 +26,16 @@ def cascade() -> Cascade:
     """A tree, a forest and a network, so that both engines are in it."""
     data = synthetic_dataset(400, seed=5)
     names, label = np.unique(data.labels, return_inverse=True)
-    first = flow_features(data.packets, data.offsets, 1, with_port=False)
-    third = flow_features(data.packets, data.offsets, 3, with_port=True)
-    tenth = packet_sequence(data.packets, data.offsets, 10, with_port=False)
+    first = flow_features(data.packets, data.offsets, 1, sight=Sight())
+    third = flow_features(data.packets, data.offsets, 3, sight=Sight(port=True))
+    tenth = packet_sequence(data.packets, data.offsets, 10, sight=Sight())
     network = fit_sequence(tenth, label, data.groups, 4, SequenceSettings(width=8, epochs=3))
     plain = Calibration((0.0, 1.0), (0.0, 1.0))
     tiers = (
-        TierModel("tree@1", 1, 0.8, "columns", False, plain, fit_tree(first, label, 4)),
-        TierModel("trees@3", 3, 0.9, "columns", True, plain,
+        TierModel("tree@1", 1, 0.8, "columns", Sight(), plain, fit_tree(first, label, 4)),
+        TierModel("trees@3", 3, 0.9, "columns", Sight(port=True), plain,
                   fit_extra_trees(third, label, 4, trees=5)),
-        TierModel("network@10", 10, 2.0, "sequence", False, plain, network),
+        TierModel("network@10", 10, 2.0, "sequence", Sight(), plain, network),
     )  # fmt: skip
     return Cascade(BundleContents(tuple(names), tiers, "", "", {}))
 

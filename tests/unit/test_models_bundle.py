@@ -22,7 +22,7 @@ from models.bundle import (
 )
 from models.calibration import Calibration
 from models.cascade import load_cascade
-from models.features import FEATURE_SCHEMA
+from models.features import FEATURE_SCHEMA, Sight
 from models.manifest import FORMAT, digest_of, manifest_text
 from models.synthetic import synthetic_bundle, synthetic_validation
 from models.validation import VALIDATION_FILES
@@ -238,7 +238,7 @@ def test_a_failed_write_leaves_the_old_bundle(
 
 
 def test_contents_that_make_no_bundle_are_not_written(tmp_path: Path) -> None:
-    tier = TierModel("t@1", 1, 0.5, "columns", False, Calibration((0.0,), (0.0,)), None)
+    tier = TierModel("t@1", 1, 0.5, "columns", Sight(), Calibration((0.0,), (0.0,)), None)
     contents = BundleContents(("a", "b"), (tier,), "", "", {})
     with pytest.raises(BundleError, match="t@1"):
         write_bundle(contents, tmp_path / "bundle")

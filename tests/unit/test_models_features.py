@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flows.packet import PACKET_DTYPE, Protocol, TcpFlags, TcpOptions
-from models.features import SEQUENCE_CHANNELS, feature_names, flow_features, packet_sequence
+from models.features import SEQUENCE_CHANNELS, Sight, feature_names, flow_features, packet_sequence
 from models.synthetic import synthetic_dataset
 
 
@@ -34,16 +34,16 @@ def three_packets() -> np.ndarray:
 
 def named(packets: np.ndarray, depth: int, with_port: bool = False) -> dict[str, float]:
     offsets = np.array([0, len(packets)])
-    row = flow_features(packets, offsets, depth, with_port=with_port)[0]
-    return dict(zip(feature_names(depth, with_port), row.tolist(), strict=True))
+    row = flow_features(packets, offsets, depth, sight=Sight(port=with_port))[0]
+    return dict(zip(feature_names(depth, Sight(port=with_port)), row.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 10, 64])
 @pytest.mark.parametrize("with_port", [False, True])
 def test_there_is_a_name_for_each_column(depth: int, with_port: bool) -> None:
-    names = feature_names(depth, with_port)
+    names = feature_names(depth, Sight(port=with_port))
     data = synthetic_dataset(20)
-    found = flow_features(data.packets, data.offsets, depth, with_port=with_port)
+    found = flow_features(data.packets, data.offsets, depth, sight=Sight(port=with_port))
     assert found.shape == (20, len(names))
     assert found.dtype == np.float32
     assert len(set(names)) == len(names)
@@ -110,7 +110,7 @@ def test_fields_of_another_protocol_read_as_missing() -> None:
 
 
 def test_a_flow_without_packets_reads_as_missing() -> None:
-    found = flow_features(np.zeros(0, PACKET_DTYPE), np.array([0, 0]), 2, with_port=True)
+    found = flow_features(np.zeros(0, PACKET_DTYPE), np.array([0, 0]), 2, sight=Sight(port=True))
     assert (found == -1).all()
 
 
@@ -147,24 +147,24 @@ def test_rows_pick_flows() -> None:
     data = synthetic_dataset(30)
     rows = np.array([7, 3, 3, 29])
     for see in (flow_features, packet_sequence):
-        whole = see(data.packets, data.offsets, 10, with_port=True)
-        picked = see(data.packets, data.offsets, 10, with_port=True, rows=rows)
+        whole = see(data.packets, data.offsets, 10, sight=Sight(port=True))
+        picked = see(data.packets, data.offsets, 10, sight=Sight(port=True), rows=rows)
         np.testing.assert_array_equal(picked, whole[rows])
 
 
 def test_inputs_may_be_read_only_and_are_not_changed() -> None:
     data = synthetic_dataset(10)
     before = data.packets.copy()
-    flow_features(data.packets, data.offsets, 10, with_port=True)
+    flow_features(data.packets, data.offsets, 10, sight=Sight(port=True))
     assert data.packets.flags.writeable
     frozen = data.packets.copy()
     frozen.flags.writeable = False
-    flow_features(frozen, data.offsets, 10, with_port=True)
+    flow_features(frozen, data.offsets, 10, sight=Sight(port=True))
     np.testing.assert_array_equal(data.packets, before)
 
 
 def sequence(packets: np.ndarray, with_port: bool = False) -> np.ndarray:
-    return packet_sequence(packets, np.array([0, len(packets)]), 10, with_port=with_port)
+    return packet_sequence(packets, np.array([0, len(packets)]), 10, sight=Sight(port=with_port))
 
 
 def test_a_sequence_is_padded_and_says_which_packets_are_there() -> None:
@@ -181,5 +181,5 @@ def test_a_sequence_stays_within_1_whatever_the_packets_hold() -> None:
     packets = np.ascontiguousarray(raw).view(PACKET_DTYPE).reshape(-1)
     packets["from_originator"] &= 1
     offsets = np.arange(0, 401, 10)
-    found = packet_sequence(packets, offsets, 10, with_port=True)
+    found = packet_sequence(packets, offsets, 10, sight=Sight(port=True))
     assert np.abs(found).max() <= 1.0

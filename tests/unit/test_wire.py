@@ -31,14 +31,21 @@ def some_packets(n: int) -> np.ndarray:
     rng = np.random.default_rng(1)
     packets = np.zeros(n, PACKET_DTYPE)
     for name in PACKET_DTYPE.names:
-        if name != "reserved":
+        if name != "host":
             packets[name] = rng.integers(0, 200, n)
+    packets["host"]["max_ttl"] = rng.integers(0, 200, n)
+    packets["host"]["tcp_window"] = rng.integers(0, 60_000, n)
     return packets
 
 
 def stream(schema: pa.Schema, rows: int = 3, **options: object) -> bytes:
     sink = pa.BufferOutputStream()
-    arrays = [pa.array(np.zeros(rows), f.type, from_pandas=False) for f in schema]
+    arrays = [
+        pa.array([bytes(f.type.byte_width)] * rows, f.type)
+        if pa.types.is_fixed_size_binary(f.type)
+        else pa.array(np.zeros(rows), f.type, from_pandas=False)
+        for f in schema
+    ]
     with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return bytes(sink.getvalue())

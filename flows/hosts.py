@@ -1,0 +1,257 @@
+"""What each host did before: a history per watched-side address, told by each flow's first packet.
+
+One packet says little of who sent it; what the same host's earlier flows looked like says a lot.
+The history is of header fields only and causal: a flow's first packet carries what was seen of its
+host *before* that packet. It stays with the collector that saw it, keyed by the address, and only
+the numbers of :data:`flows.packet.HOST_DTYPE` leave.
+
+A flow's host is its originator, unless only its responder has an address of the inside (private,
+link-local): then that one. So a gateway sees each of its hosts, not the servers they talk to.
+
+Memory is bounded: histories stand in sets of four, spread by a secret, and the one of a set that
+was silent for longest makes room. A host without a history (new, made room, silent for an hour,
+0.0.0.0) looks like one that has done nothing: all numbers are 0, as in flows submitted by others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.address import address_kind
+from flows.compiled import compiled
+from flows.ids import mix64
+from flows.packet import Record, Records
+
+__all__ = ["HISTORIES", "HISTORY_DTYPE", "new_histories", "update_histories"]
+
+HISTORIES = 65_536
+"""Hosts that a collector remembers, at most; about 8 MB."""
+
+_WAYS = 4
+_HOUR_NS = 3_600_000_000_000
+
+HISTORY_DTYPE = np.dtype(
+    [
+        ("hi", "<u8"),  # the host's address
+        ("lo", "<u8"),
+        ("seen_ns", "<i8"),  # its latest packet; 0: the place is free
+        ("halved_ns", "<i8"),  # when its counts were last halved
+        ("ports_seen", "<u8"),  # one bit for each hash of a responder's port
+        ("sizes_seen", "<u8"),  # the same for sizes of first packets
+        ("bytes_sent", "<u8"),
+        ("bytes_received", "<u8"),
+        ("payload_bytes", "<u8"),  # sent in TCP packets that carry any
+        ("payload_packets", "<u4"),
+        ("packets_sent", "<u4"),
+        ("tcp_flows", "<u4"),
+        ("udp_flows", "<u4"),
+        ("icmp_flows", "<u4"),
+        ("answered_flows", "<u4"),
+        ("multicast_ttl_1", "<u4"),
+        ("multicast_ttl_255", "<u4"),
+        ("multicast_other", "<u4"),
+        ("large_udp_flows", "<u4"),
+        ("resets_received", "<u4"),
+        ("tcp_window", "<u2"),
+        ("max_tcp_payload", "<u2"),
+        ("max_udp_bytes", "<u2"),
+        ("min_udp_bytes", "<u2"),
+        ("max_received_bytes", "<u2"),
+        ("tcp_window_scale", "u1"),
+        ("max_ttl", "u1"),
+    ]
+)
+"""What is known of a host; :data:`flows.packet.HOST_DTYPE` says what the fields mean."""
+
+
+def new_histories(most: int = HISTORIES) -> Records:
+    """Return room for ``most`` hosts (a power of two, at least 4), ``HISTORY_DTYPE``."""
+    return np.zeros(most, HISTORY_DTYPE)
+
+
+@compiled
+def _log_count(x: int) -> int:
+    return min(255, np.int64(np.rint(16.0 * np.log2(1.0 + x))))
+
+
+@compiled
+def _bits(x: np.uint64) -> int:
+    n = 0
+    while x:
+        x &= x - np.uint64(1)
+        n += 1
+    return n
+
+
+@compiled
+def _inside(kind: int) -> bool:
+    return kind == 3 or kind == 2
+
+
+@compiled
+def _find(
+    histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64
+) -> Record:
+    """Return the host's history, made anew if there is none or an hour has passed."""
+    sets = np.uint64(len(histories) // _WAYS - 1)
+    first = np.int64(mix64(np.uint64(mix64(np.uint64(hi + seed)) ^ lo)) & sets) * _WAYS
+    oldest = first
+    for k in range(first, first + _WAYS):
+        if histories[k].lo == lo and histories[k].hi == hi and histories[k].seen_ns:
+            oldest = k
+            break
+        if histories[k].seen_ns < histories[oldest].seen_ns:
+            oldest = k
+    host = histories[oldest]
+    same = host.lo == lo and host.hi == hi and host.seen_ns
+    if not same or now_ns - host.seen_ns > _HOUR_NS:
+        _begin(host, hi, lo, now_ns)
+    while now_ns - host.halved_ns > _HOUR_NS:
+        _halve(host)
+    host.seen_ns = max(now_ns, 1)
+    return host
+
+
+@compiled
+def _begin(host: Record, hi: np.uint64, lo: np.uint64, now_ns: int) -> None:
+    host.hi, host.lo, host.halved_ns = hi, lo, now_ns
+    host.ports_seen = host.sizes_seen = 0
+    host.bytes_sent = host.bytes_received = host.payload_bytes = 0
+    host.payload_packets = host.packets_sent = 0
+    host.tcp_flows = host.udp_flows = host.icmp_flows = host.answered_flows = 0
+    host.multicast_ttl_1 = host.multicast_ttl_255 = host.multicast_other = 0
+    host.large_udp_flows = host.resets_received = 0
+    host.tcp_window = host.max_tcp_payload = host.max_udp_bytes = host.min_udp_bytes = 0
+    host.max_received_bytes = 0
+    host.tcp_window_scale = host.max_ttl = 0
+
+
+@compiled
+def _halve(host: Record) -> None:
+    # So that a host that is watched for months looks like one that is watched for an hour or two.
+    host.halved_ns += _HOUR_NS
+    host.bytes_sent >>= 1
+    host.bytes_received >>= 1
+    host.payload_bytes >>= 1
+    host.payload_packets >>= 1
+    host.packets_sent >>= 1
+    host.tcp_flows >>= 1
+    host.udp_flows >>= 1
+    host.icmp_flows >>= 1
+    host.answered_flows >>= 1
+    host.multicast_ttl_1 >>= 1
+    host.multicast_ttl_255 >>= 1
+    host.multicast_other >>= 1
+    host.large_udp_flows >>= 1
+    host.resets_received >>= 1
+
+
+@compiled
+def _tell(host: Record, said: Record) -> None:
+    said.tcp_window = host.tcp_window
+    said.max_tcp_payload = host.max_tcp_payload
+    if host.payload_packets:
+        said.mean_tcp_payload = host.payload_bytes // host.payload_packets
+    said.max_udp_bytes = host.max_udp_bytes
+    said.min_udp_bytes = host.min_udp_bytes
+    said.max_received_bytes = host.max_received_bytes
+    said.tcp_flows = _log_count(host.tcp_flows)
+    said.udp_flows = _log_count(host.udp_flows)
+    said.icmp_flows = _log_count(host.icmp_flows)
+    said.answered_flows = _log_count(host.answered_flows)
+    said.multicast_ttl_1 = _log_count(host.multicast_ttl_1)
+    said.multicast_ttl_255 = _log_count(host.multicast_ttl_255)
+    said.multicast_other = _log_count(host.multicast_other)
+    said.large_udp_flows = _log_count(host.large_udp_flows)
+    said.packets_sent = _log_count(host.packets_sent)
+    said.bytes_sent = _log_count(host.bytes_sent)
+    said.bytes_received = _log_count(host.bytes_received)
+    said.resets_received = _log_count(host.resets_received)
+    said.tcp_window_scale = host.tcp_window_scale
+    said.max_ttl = host.max_ttl
+    said.responder_ports = _bits(host.ports_seen)
+    said.first_packet_sizes = _bits(host.sizes_seen)
+
+
+@compiled
+def _add_flow(host: Record, packet: Record, outward: bool, to_many: bool) -> None:
+    if packet.protocol == 6:
+        host.tcp_flows += 1
+    elif packet.protocol == 17:
+        host.udp_flows += 1
+        if outward:
+            if host.min_udp_bytes == 0 or packet.ip_bytes < host.min_udp_bytes:
+                host.min_udp_bytes = packet.ip_bytes
+            host.max_udp_bytes = max(host.max_udp_bytes, packet.ip_bytes)
+            host.large_udp_flows += 1 if packet.ip_bytes > 300 else 0
+    else:
+        host.icmp_flows += 1
+    if not outward:
+        host.answered_flows += 1
+    if to_many:
+        if packet.ttl == 1:
+            host.multicast_ttl_1 += 1
+        elif packet.ttl == 255:
+            host.multicast_ttl_255 += 1
+        else:
+            host.multicast_other += 1
+    protocol = np.uint64(packet.protocol) << np.uint64(16)
+    port = mix64(protocol | np.uint64(packet.responder_port))
+    size = mix64(protocol | np.uint64(packet.ip_bytes))
+    host.ports_seen |= np.uint64(1) << (port & np.uint64(63))
+    host.sizes_seen |= np.uint64(1) << (size & np.uint64(63))
+
+
+@compiled
+def _add_packet(host: Record, packet: Record, outward: bool) -> None:
+    if outward:
+        host.packets_sent += 1
+        host.bytes_sent += packet.ip_bytes
+        host.max_ttl = max(host.max_ttl, packet.ttl)
+        if packet.protocol == 6:
+            if packet.tcp_flags & 2:
+                host.tcp_window = packet.tcp_window
+                host.tcp_window_scale = packet.tcp_window_scale
+            if packet.payload_bytes:
+                host.payload_packets += 1
+                host.payload_bytes += packet.payload_bytes
+                host.max_tcp_payload = max(host.max_tcp_payload, packet.payload_bytes)
+        return
+    host.bytes_received += packet.ip_bytes
+    host.max_received_bytes = max(host.max_received_bytes, packet.ip_bytes)
+    if packet.protocol == 6 and packet.tcp_flags & 4:
+        host.resets_received += 1
+
+
+@compiled
+def update_histories(
+    packets: Records, endpoints: Records, histories: Records, seed: np.uint64
+) -> None:
+    """Take packets in and tell the first one of each flow what its host did before.
+
+    Args:
+        packets: ``PACKET_DTYPE [n]`` that the flow table has seen; ``host`` is filled in where
+            ``packet_index`` is 0.
+        endpoints: ``ENDPOINTS_DTYPE [n]``.
+        histories: ``HISTORY_DTYPE``, see :func:`new_histories`.
+        seed: Secret that spreads the hosts.
+    """
+    for i in range(len(packets)):
+        packet = packets[i]
+        end = endpoints[i]
+        src, dst = packet.address_kinds >> 4, packet.address_kinds & 15
+        sent_by_originator = packet.from_originator == 1
+        originator = src if sent_by_originator else dst
+        responder = dst if sent_by_originator else src
+        by_originator = _inside(originator) or not _inside(responder)
+        if (originator if by_originator else responder) == 0:
+            continue  # 0.0.0.0 is whoever has no address yet
+        outward = by_originator == sent_by_originator
+        if outward:
+            host = _find(histories, end.src_hi, end.src_lo, packet.time_ns, seed)
+        else:
+            host = _find(histories, end.dst_hi, end.dst_lo, packet.time_ns, seed)
+        if packet.packet_index == 0:
+            _tell(host, packet.host)
+            _add_flow(host, packet, outward, responder >= 5)
+        _add_packet(host, packet, outward)
