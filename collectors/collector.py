@@ -102,7 +102,7 @@ class Collector:
         self.table = FlowTable(
             first_packets=schema.depth, timeouts=self._settings.timeouts, seed=self._seed
         )
-        self.ledger = Ledger(schema.depth, schema.max_wait_s, self._seed)
+        self.ledger = Ledger(schema.depth, schema.max_wait_s, self._seed, with_header=schema.header)
         self._limit = min(self._settings.max_batch_packets, schema.max_batch_packets)
         self._clock_ns = 0
         self._in_flight: dict[int, Outgoing] = {}
@@ -131,7 +131,10 @@ class Collector:
         return self.ledger.waiting > 2 * self._limit
 
     def observe(self, packets: Records, endpoints: Records, seen_ns: npt.NDArray[np.int64]) -> None:
-        """Take packets in, as decoded, seen at ``seen_ns`` (wall clock, int64 ``[n]``)."""
+        """Take packets in, as decoded, seen at ``seen_ns`` (wall clock, int64 ``[n]``).
+
+        They must hold their headers' bytes if the service's schema asks for them, and else not.
+        """
         if not len(packets):
             return
         update = self.table.update(packets, endpoints)

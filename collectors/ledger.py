@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from collectors import ledger_kernels as kernels
 from flows.ids import flow_numbers
-from flows.packet import PACKET_DTYPE, Records
+from flows.packet import Records, packet_dtype
 from flows.table import FLOW_DTYPE
 
 __all__ = ["Formed", "Ledger"]
@@ -45,15 +45,24 @@ class Ledger:
         max_wait_s: The service's wait for packets, from a flow's first packet (capture time).
         seed: The flow table's seed, which leads from ids to numbers.
         capacity: Flows that fit before the ring grows; a power of two.
+        with_header: The packets hold their headers' bytes, see :func:`flows.packet.packet_dtype`.
     """
 
-    def __init__(self, depth: int, max_wait_s: float, seed: int, capacity: int = 1024) -> None:
+    def __init__(
+        self,
+        depth: int,
+        max_wait_s: float,
+        seed: int,
+        capacity: int = 1024,
+        *,
+        with_header: bool = False,
+    ) -> None:
         self._depth = depth
         self._max_wait_ns = np.int64(max_wait_s * 1e9)
         self._seed = np.uint64(seed)
         self._entries = np.zeros(capacity, kernels.ENTRY_DTYPE)
         self._flows = np.zeros(capacity, FLOW_DTYPE)
-        self._blocks = np.zeros((capacity, depth), PACKET_DTYPE)
+        self._blocks = np.zeros((capacity, depth), packet_dtype(with_header))
         self._free = np.arange(capacity, dtype=np.int32)
         self._free_count = capacity
         self._queue = np.empty(capacity, np.uint64)
@@ -114,7 +123,7 @@ class Ledger:
 
     def form(self, limit: int, clock_ns: int, now_ns: int) -> Formed:
         """Take up to ``limit`` rows to send at ``clock_ns`` (capture) and ``now_ns`` (wall)."""
-        out = np.zeros(max(limit, self._depth + 1), PACKET_DTYPE)
+        out = np.zeros(max(limit, self._depth + 1), self._blocks.dtype)
         flows = np.empty(len(out), np.uint64)
         rows, written, self._queued, written_ns, queued_ns = kernels.form(
             self._entries, self._blocks, self._queue, self._queued, self._base,
@@ -184,7 +193,7 @@ class Ledger:
             grown = np.zeros(new, old.dtype)
             grown[new_at] = old[old_at]
             setattr(self, name, grown)
-        blocks = np.zeros((new, self._depth), PACKET_DTYPE)
+        blocks = np.zeros((new, self._depth), self._blocks.dtype)
         blocks[:size] = self._blocks
         self._blocks = blocks
         free = np.empty(new, np.int32)

@@ -104,12 +104,12 @@ class Replay:
         on_settled: Callable[[Path, Settled, Part], None],
         on_progress: Callable[[Collector], None] = lambda _: None,
     ) -> None:
-        warm_up()
         self._sender = sender
         self._settings = settings
         self._on_settled = on_settled
         self._on_progress = on_progress
         self._schema: ServiceSchema = sender.schema()
+        warm_up(with_header=self._schema.header)
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="sender")
         self._last_send_ns = 0
@@ -138,7 +138,7 @@ class Replay:
         outcome = CaptureOutcome(path)
         collector = Collector(self._schema, self._settings.collector, name=path.name[:64])
         self._last_heard_ns = time.monotonic_ns()
-        reader = CaptureReader(path)
+        reader = CaptureReader(path, with_header=self._schema.header)
         try:
             for packets, endpoints, seen_ns in self._paced(reader, collector):
                 collector.observe(packets, endpoints, seen_ns)

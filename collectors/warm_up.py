@@ -27,10 +27,13 @@ _CAPTURE = (
 
 
 @cache
-def warm_up() -> None:
+def warm_up(*, with_header: bool) -> None:
     """Take one flow through everything that a collector does.
 
     The first time on a machine that takes some 10 s, later on a fraction of a second.
+
+    Args:
+        with_header: Its packets hold their headers' bytes (``ServiceSchema.header``).
     """
     schema = ServiceSchema(
         depth=MAX_DEPTH,
@@ -42,9 +45,10 @@ def warm_up() -> None:
         trackers=1,
         max_batch_packets=MAX_BATCH_PACKETS,
         max_body_bytes=1 << 20,
+        header=with_header,
     )
     collector = Collector(schema, name="warm-up")
-    for chunk in CaptureReader(io.BytesIO(_CAPTURE)).chunks():
+    for chunk in CaptureReader(io.BytesIO(_CAPTURE), with_header=with_header).chunks():
         collector.observe(chunk.packets, chunk.endpoints, np.zeros(len(chunk.packets), np.int64))
     collector.fail(collector.next_batch(0))
     out = collector.next_batch(0)

@@ -46,6 +46,7 @@ class CascadeSpec:
         max_wait_s: How long after its first packet a flow waits for more (capture time).
         classes: Names of the labels, by index.
         model_version: Short digest of the bundle.
+        needs_header: A tier reads the packets' header bytes (:func:`flows.packet.packet_dtype`).
     """
 
     depths: tuple[int, ...]
@@ -54,6 +55,7 @@ class CascadeSpec:
     max_wait_s: float
     classes: tuple[str, ...]
     model_version: str
+    needs_header: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, model_validator
 
+from flows.errors import WireSchemaError
 from flows.packet import MAX_DEPTH, PACKET_DTYPE, FlowEndReason, Protocol, Records
 from flows.verdict import Reason
 from flows.wire import MAX_BATCH_PACKETS, PacketBatch
@@ -80,13 +81,22 @@ class JsonBatch(BaseModel):
     )
     packets: Annotated[list[JsonPacket], Field(max_length=MAX_BATCH_PACKETS)]
 
-    def to_batch(self, secret: bytes) -> PacketBatch:
+    def to_batch(self, secret: bytes, *, with_header: bool = False) -> PacketBatch:
         """Return the batch in its inner form.
 
         Args:
             secret: Keys the hash that makes flow ids of five-tuples, so that nobody can choose
                 the tracker that a flow goes to.
+            with_header: The bundle reads the packets' header bytes, which this form has not.
+
+        Raises:
+            WireSchemaError: ``with_header``.
         """
+        if with_header:
+            raise WireSchemaError(
+                "column header is missing: this service's bundle reads it, and the JSON form has "
+                "none; send an Arrow stream (GET /v1/schema lists the columns)"
+            )
         records = np.zeros(len(self.packets), PACKET_DTYPE)
         counts: dict[int, int] = {}
         originators: dict[int, tuple[str, int]] = {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from deployments.dispatch import Absorb, Absorbed, CascadeSpec, Dispatcher
 from flows.join import MARK_DTYPE, Due, Join
-from flows.packet import PACKET_DTYPE, Records
+from flows.packet import Records, packet_dtype
 from models.cascade import Cascade
 
 __all__ = ["LocalFastTiers", "LocalSlowTiers", "LocalTracker", "local_dispatcher", "spec_of"]
@@ -27,6 +27,7 @@ def spec_of(cascade: Cascade) -> CascadeSpec:
         max_wait_s=cascade.max_wait_s,
         classes=cascade.classes,
         model_version=cascade.model_version,
+        needs_header=cascade.needs_header,
     )
 
 
@@ -46,7 +47,7 @@ class LocalFastTiers:
 
     def warm_up(self) -> None:
         """Compile and touch everything that an answer needs."""
-        self._judge(np.zeros(2, PACKET_DTYPE))
+        self._judge(np.zeros(2, packet_dtype(self._cascade.needs_header)))
 
     def _judge(self, packets: Records) -> Records:
         n = len(packets)
@@ -81,7 +82,8 @@ class LocalSlowTiers:
         first = np.full(1, self._cascade.fast_tiers, np.uint8)
         over = np.ones(1, np.uint8)
         if self._cascade.fast_tiers < len(self._cascade.tiers):
-            self._cascade.answer(np.zeros(n, PACKET_DTYPE), np.array([0, n]), first, over)
+            packets = np.zeros(n, packet_dtype(self._cascade.needs_header))
+            self._cascade.answer(packets, np.array([0, n]), first, over)
 
 
 class LocalTracker:
@@ -93,7 +95,7 @@ class LocalTracker:
 
     def __init__(self, spec: CascadeSpec) -> None:
         self._spec = spec
-        self.join = Join(spec.depths, spec.max_wait_s)
+        self.join = Join(spec.depths, spec.max_wait_s, with_header=spec.needs_header)
         self.incarnation = secrets.token_hex(8)
 
     async def absorb(self, request: Absorb) -> Absorbed:
@@ -112,7 +114,7 @@ class LocalTracker:
         """Compile everything that absorbing needs. Leaves a flow behind: use it on a spare."""
         mark = np.zeros(1, MARK_DTYPE)
         mark["next_tier"] = len(self._spec.depths) - 1
-        packet = np.zeros(1, PACKET_DTYPE)
+        packet = np.zeros(1, packet_dtype(self._spec.needs_header))
         self.join.absorb("warm-up", 0, packet, mark, np.zeros(0, np.uint64))
 
 

@@ -132,12 +132,14 @@ class Router:
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == ARROW_STREAM:
-            batch = decode_batch(await self._body(request, self._settings.max_body_bytes))
+            data = await self._body(request, self._settings.max_body_bytes)
+            batch = decode_batch(data, with_header=self._spec.needs_header)
             return await self._stream(batch)
         if kind == JSON:
             limit = min(_JSON_BYTES, self._settings.max_body_bytes)
             body = JsonBatch.model_validate_json(await self._body(request, limit))
-            return await self._json(body.to_batch(self._secret))
+            batch = body.to_batch(self._secret, with_header=self._spec.needs_header)
+            return await self._json(batch)
         return problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"content-type must be {ARROW_STREAM} or {JSON}, not {kind[:80] or 'absent'}",
@@ -212,6 +214,7 @@ class Router:
             trackers=len(self._trackers),
             max_batch_packets=MAX_BATCH_PACKETS,
             max_body_bytes=self._settings.max_body_bytes,
+            header=spec.needs_header,
         )
         return JSONResponse(schema.to_dict())
 

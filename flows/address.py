@@ -26,7 +26,7 @@ class AddressKind(IntEnum):
 
 @compiled
 def address_kind(hi: np.uint64, lo: np.uint64) -> int:
-    """Return the :class:`AddressKind` of an address in two halves, as ``ENDPOINTS_DTYPE`` has it."""
+    """Return the :class:`AddressKind` of an address in halves, as ``ENDPOINTS_DTYPE`` has it."""
     if hi == 0 and (lo >> np.uint64(32)) == 0xFFFF:
         a = np.int64(lo & np.uint64(0xFFFFFFFF))
         if a == 0:
@@ -44,7 +44,7 @@ def address_kind(hi: np.uint64, lo: np.uint64) -> int:
             return 7 if a & 0xFF == 0xFF else 3
         return 4
     if hi == 0 and lo <= 1:
-        return np.int64(lo)
+        return 1 if lo else 0
     top = np.int64(hi >> np.uint64(48))
     if top >> 8 == 0xFF:
         return 5 if top & 0xF == 2 else 6

@@ -46,10 +46,14 @@ class CaptureReader:
     Args:
         source: A file's path (a gzip-compressed one is unpacked on the way), or a binary stream.
         chunk_bytes: How much to read at a time; at least 512 KiB.
+        with_header: The packets hold their headers' bytes, see :mod:`flows.header`.
     """
 
-    def __init__(self, source: Path | ByteStream, *, chunk_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, source: Path | ByteStream, *, chunk_bytes: int = 1 << 20, with_header: bool = False
+    ) -> None:
         self._source = source
+        self._with_header = with_header
         self.path = source if isinstance(source, Path) else Path("<stream>")
         self._data = np.empty(max(chunk_bytes, _SMALLEST), np.uint8)
         self._at = 0  # where the next record begins in the buffer
@@ -213,7 +217,7 @@ class CaptureReader:
 
     def _decode(self, frames: Records) -> Decoded:
         self.frames += len(frames)
-        return decode_frames(self._data, frames, self._skipped)
+        return decode_frames(self._data, frames, self._skipped, with_header=self._with_header)
 
     def _fill(self, stream: ByteStream) -> bool:
         """Drop what has been used and read more; return False at the end of the file."""

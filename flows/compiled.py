@@ -30,7 +30,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # numba compiles a function anew when its own file has changed, but not when that of a function
 # it calls has. So the cache of each version of these modules stands in a folder of its own.
-_CALLED_FROM_OTHERS = ("address.py", "ids.py", "link.py", "table_entries.py")
+_CALLED_FROM_OTHERS = ("address.py", "header.py", "ids.py", "link.py", "table_entries.py")
 
 
 @cache

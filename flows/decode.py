@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from flows.address import address_kind
 from flows.compiled import compiled
+from flows.header import write_header
 from flows.link import find_ip, u16
-from flows.packet import ENDPOINTS_DTYPE, PACKET_DTYPE, Record, Records
+from flows.packet import ENDPOINTS_DTYPE, Record, Records, packet_dtype
 
 __all__ = ["FRAME_DTYPE", "MALFORMED", "Decoded", "Skip", "decode_frames"]
 
@@ -63,7 +64,7 @@ class Decoded:
 
     Attributes:
         packets: ``PACKET_DTYPE [n]``; ``flow_id``, ``packet_index``, ``from_originator`` and the
-            ports are 0 until the flow table sets them.
+            ports are 0 until the flow table sets them. ``packet_dtype(True)`` if asked for.
         endpoints: ``ENDPOINTS_DTYPE [n]``.
     """
 
@@ -72,7 +73,11 @@ class Decoded:
 
 
 def decode_frames(
-    data: npt.NDArray[np.uint8], frames: Records, skipped: npt.NDArray[np.int64]
+    data: npt.NDArray[np.uint8],
+    frames: Records,
+    skipped: npt.NDArray[np.int64],
+    *,
+    with_header: bool = False,
 ) -> Decoded:
     """Decode frames.
 
@@ -80,13 +85,17 @@ def decode_frames(
         data: The buffer, uint8 ``[m]``.
         frames: ``FRAME_DTYPE [k]``; each must lie within the buffer.
         skipped: int64 ``[len(Skip)]``; counts of frames by :class:`Skip` are added to it.
+        with_header: The records hold the headers' bytes, see :mod:`flows.header`.
 
     Returns:
         The frames that are packets of flows.
     """
-    packets = np.zeros(len(frames), PACKET_DTYPE)
+    packets = np.zeros(len(frames), packet_dtype(with_header))
     endpoints = np.zeros(len(frames), ENDPOINTS_DTYPE)
-    n = _decode(data, frames, packets, endpoints, skipped)
+    headers = np.empty((0, 0), np.uint8)
+    if with_header:  # as bytes: compiled code cannot name a field that may be absent
+        headers = packets.view(np.uint8).reshape(len(packets), packets.itemsize)
+    n = _decode(data, frames, packets, endpoints, headers, skipped)
     return Decoded(packets[:n], endpoints[:n])
 
 
@@ -104,6 +113,7 @@ def _decode(
     frames: Records,
     packets: Records,
     endpoints: Records,
+    headers: npt.NDArray[np.uint8],
     skipped: npt.NDArray[np.int64],
 ) -> int:
     n = 0
@@ -130,6 +140,8 @@ def _decode(
         skipped[reason] += 1
         if reason == 0:  # a packet sets every field, so that failed frames leave no trace
             packets[n].time_ns = frames[i].time_ns
+            if len(headers):
+                write_header(data, ip, ip + endpoints[n].transport_at, end, packets[n], headers[n])
             n += 1
     skipped[0] = 0
     return n
@@ -163,6 +175,7 @@ def _ipv4(
         ((fragment >> 14) & 1) | (((fragment >> 13) & 1) << 1) | (4 if header > 20 else 0)
     )
     packet.ip_header_bytes = header
+    ends.transport_at = header
     ends.ip_version = 4
     mapped = np.uint64(_IPV4_MAPPED)
     ends.src_hi = 0
@@ -204,6 +217,7 @@ def _ipv6(
         if protocol not in (0, 43, 44, 51, 60, 135, 139, 140):
             packet.ip_flags = flags
             packet.ip_header_bytes = min(header, 255)
+            ends.transport_at = header
             return _transport(data, protocol, at + header, end, rest - (header - 40), packet, ends)
         flags |= 4
         here = at + header

@@ -15,9 +15,10 @@ was silent for longest makes room. A host without a history (new, made room, sil
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from flows.address import address_kind
 from flows.compiled import compiled
 from flows.ids import mix64
 from flows.packet import Record, Records
@@ -70,7 +71,7 @@ def new_histories(most: int = HISTORIES) -> Records:
 
 
 @compiled
-def _log_count(x: int) -> int:
+def _log_count(x: int) -> Any:
     return min(255, np.int64(np.rint(16.0 * np.log2(1.0 + x))))
 
 
@@ -89,13 +90,11 @@ def _inside(kind: int) -> bool:
 
 
 @compiled
-def _find(
-    histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64
-) -> Record:
+def _find(histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64) -> Record:
     """Return the host's history, made anew if there is none or an hour has passed."""
     sets = np.uint64(len(histories) // _WAYS - 1)
     first = np.int64(mix64(np.uint64(mix64(np.uint64(hi + seed)) ^ lo)) & sets) * _WAYS
-    oldest = first
+    oldest: Any = first
     for k in range(first, first + _WAYS):
         if histories[k].lo == lo and histories[k].hi == hi and histories[k].seen_ns:
             oldest = k

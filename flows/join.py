@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows import join_kernels as kernels
-from flows.packet import PACKET_DTYPE, Records
+from flows.packet import Records, packet_dtype
 from flows.verdict import Reason
 
 __all__ = ["DUE_DTYPE", "MARK_DTYPE", "Due", "Join", "JoinCounters"]
@@ -87,6 +87,7 @@ class Join:
         max_wait_s: How long after its first packet (capture time) a flow waits for more.
         capacity: Flows that fit before the tables grow.
         wall_clock: Seconds; only to tell that a collector has gone.
+        with_header: The packets hold their headers' bytes, see :func:`flows.packet.packet_dtype`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Join:
         *,
         capacity: int = 1024,
         wall_clock: Callable[[], float] = time.monotonic,
+        with_header: bool = False,
     ) -> None:
         self._depths = np.array(depths, np.uint8)
         self._depth = max(depths)
@@ -105,7 +107,7 @@ class Join:
         self._heard_s: dict[str, float] = {}
         self.counters = JoinCounters()
         self._rows = np.zeros(capacity, kernels.ROW_DTYPE)
-        self._blocks = np.zeros((capacity, self._depth), PACKET_DTYPE)
+        self._blocks = np.zeros((capacity, self._depth), packet_dtype(with_header))
         self._free = np.arange(capacity - 1, -1, -1, dtype=np.int32)
         self._free_count = capacity
         self._index = kernels.new_index(capacity)
@@ -151,7 +153,8 @@ class Join:
         )  # fmt: skip
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
-        handed = kernels.hand_out(self._blocks, rows, offsets)
+        handed = np.empty(offsets[-1], self._blocks.dtype)
+        kernels.hand_out(self._blocks, rows, offsets, handed)
         self._free_count = kernels.let_go(
             self._rows, self._index, self._free, self._free_count,
             due, rows, sizes, self._depths, counts,
@@ -192,7 +195,7 @@ class Join:
         old = len(self._rows)
         new = max(2 * old, old + more)
         self._rows = np.concatenate([self._rows, np.zeros(new - old, kernels.ROW_DTYPE)])
-        blocks = np.zeros((new, self._depth), PACKET_DTYPE)
+        blocks = np.zeros((new, self._depth), self._blocks.dtype)
         blocks[:old] = self._blocks
         self._blocks = blocks
         free = np.empty(new, np.int32)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from flows.compiled import compiled
 from flows.ids import mix64
-from flows.packet import PACKET_DTYPE, Records
+from flows.packet import Records
 
 __all__ = [
     "ADMITTED",
@@ -246,13 +246,13 @@ def find_due(
 
 
 @compiled
-def hand_out(blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> Records:
-    """Copy the packets of the rows ``at`` one after the other."""
-    out = np.empty(offsets[-1], PACKET_DTYPE)
+def hand_out(
+    blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: Records
+) -> None:
+    """Copy the packets of the rows ``at`` into ``out``, one after the other."""
     for i in range(len(at)):
         for k in range(offsets[i + 1] - offsets[i]):
             out[offsets[i] + k] = blocks[at[i], k]
-    return out
 
 
 @compiled

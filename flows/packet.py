@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 __all__ = [
     "ENDPOINTS_DTYPE",
+    "HEADER_BYTES",
     "HOST_DTYPE",
     "MAX_DEPTH",
     "PACKET_DTYPE",
@@ -24,6 +25,7 @@ __all__ = [
     "Records",
     "TcpFlags",
     "TcpOptions",
+    "packet_dtype",
 ]
 
 Records: TypeAlias = npt.NDArray[np.void]
@@ -64,7 +66,7 @@ HOST_DTYPE = np.dtype(
         ("first_packet_sizes", "u1"),  # different ones, hashed to 64
     ]
 )
-"""What a flow's host did before the flow, see :mod:`flows.hosts`; 28 bytes, all 0: nothing known."""
+"""What a flow's host did before it, see :mod:`flows.hosts`; 28 bytes, all 0: nothing known."""
 
 PACKET_DTYPE = np.dtype(
     [
@@ -103,6 +105,25 @@ An end mark (``flow_end_reason`` not ``NONE``) says how many packets the flow ha
 (``packet_index``) and when it ended (``time_ns``); its other fields are 0.
 """
 
+HEADER_BYTES = 128
+"""Size of the optional field ``header``: IPv4 60 | TCP 60 | UDP 8."""
+
+# In front, as numba would take a record with more fields at its end for one without them, and
+# which of the two it compiled would depend on which one came first.
+_WITH_HEADER = np.dtype([("header", "u1", (HEADER_BYTES,)), *PACKET_DTYPE.descr])
+
+
+def packet_dtype(with_header: bool) -> np.dtype[np.void]:
+    """Return the dtype of packet records.
+
+    Args:
+        with_header: With one more field in front, ``header``, uint8 ``[HEADER_BYTES]``: the
+            headers' bytes, see :mod:`flows.header`; else :data:`PACKET_DTYPE`. Whatever takes
+            ``PACKET_DTYPE`` takes both; an end mark's header is 0.
+    """
+    return _WITH_HEADER if with_header else PACKET_DTYPE
+
+
 ENDPOINTS_DTYPE = np.dtype(
     [
         ("src_hi", "<u8"),  # IPv6 address as two big-endian halves; IPv4 as ::ffff:a.b.c.d
@@ -114,7 +135,7 @@ ENDPOINTS_DTYPE = np.dtype(
         ("tcp_seq", "<u4"),  # tells a repeated SYN from a new connection's; 0: not TCP
         ("protocol", "u1"),
         ("ip_version", "u1"),
-        ("reserved", "<u2"),
+        ("transport_at", "<u2"),  # where the transport header begins, from the IP header's begin on
     ]
 )
 """Who sent a packet to whom; 44 bytes. Stays at the collector."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.errors import WireSchemaError
 from flows.packet import MAX_DEPTH
-from flows.wire import PACKET_FORMAT, PACKET_SCHEMA
+from flows.wire import PACKET_FORMAT, packet_schema
 
 __all__ = ["ServiceSchema"]
 
@@ -26,6 +26,7 @@ class ServiceSchema:
         trackers: Number of trackers; slot ``s`` belongs to tracker ``s % trackers``.
         max_batch_packets: The most rows of one batch.
         max_body_bytes: The most bytes of one body.
+        header: The packets must hold their headers' bytes (:func:`flows.packet.packet_dtype`).
     """
 
     depth: int
@@ -37,13 +38,14 @@ class ServiceSchema:
     trackers: int
     max_batch_packets: int
     max_body_bytes: int
+    header: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as JSON has it, the columns of a batch included."""
         return {
             "format": PACKET_FORMAT,
             **asdict(self),
-            "columns": [{"name": f.name, "type": str(f.type)} for f in PACKET_SCHEMA],
+            "columns": [{"name": f.name, "type": str(f.type)} for f in packet_schema(self.header)],
         }
 
     @classmethod
@@ -69,6 +71,7 @@ class ServiceSchema:
                 trackers=int(data["trackers"]),
                 max_batch_packets=int(data["max_batch_packets"]),
                 max_body_bytes=int(data["max_body_bytes"]),
+                header=bool(data.get("header", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise WireSchemaError(f"the service's schema cannot be read: {error!r}") from None

@@ -2,8 +2,9 @@
 
 A **packet batch** is one Arrow IPC stream. Its columns are the fields of
 :data:`~flows.packet.PACKET_DTYPE` in that order, none nullable; its schema metadata name the
-format, the collector and the watermark. It is read without copying a column and without
-decompressing anything.
+format, the collector and the watermark. Where the service's bundle reads header bytes, the column
+``header`` stands in front of them (:func:`~flows.packet.packet_dtype`). It is read without copying
+a column and without decompressing anything.
 
 A **verdict stream** is one Arrow IPC stream of one or more record batches: the first leaves as
 soon as the fast tiers have answered, later ones as flows settle.
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from flows.arrow_header import batch_header
 from flows.errors import WireError, WireSchemaError
-from flows.packet import MAX_DEPTH, PACKET_DTYPE, FlowEndReason, Records
+from flows.packet import MAX_DEPTH, FlowEndReason, Records, packet_dtype
 from flows.verdict import VERDICT_DTYPE
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "decode_batch",
     "encode_batch",
     "malformed_rows",
+    "packet_schema",
 ]
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
@@ -62,11 +64,23 @@ def _schema(dtype: np.dtype[np.void]) -> pa.Schema:
 
 def _arrow_type(dtype: np.dtype[Any]) -> pa.DataType:
     # A record within a record is one column, not one for each of its fields: columns cost.
-    return pa.binary(dtype.itemsize) if dtype.names else pa.from_numpy_dtype(dtype)
+    return pa.binary(dtype.itemsize) if _is_bytes(dtype) else pa.from_numpy_dtype(dtype)
 
 
-PACKET_SCHEMA: pa.Schema = _schema(PACKET_DTYPE)
+def _is_bytes(dtype: np.dtype[Any]) -> bool:
+    return bool(dtype.names or dtype.subdtype)
+
+
+PACKET_SCHEMA: pa.Schema = _schema(packet_dtype(False))
 """The columns of a packet batch."""
+
+_WITH_HEADER: pa.Schema = _schema(packet_dtype(True))
+
+
+def packet_schema(with_header: bool) -> pa.Schema:
+    """Return the columns of a packet batch, with the column ``header`` or without."""
+    return _WITH_HEADER if with_header else PACKET_SCHEMA
+
 
 _VERDICT_SCHEMA: pa.Schema = _schema(VERDICT_DTYPE)
 
@@ -78,7 +92,7 @@ class PacketBatch:
     Attributes:
         collector: Name of the collector incarnation; flow ids are unique within it.
         watermark_ns: Every packet of this collector up to this capture time has been submitted.
-        packets: Packets and end marks, ``PACKET_DTYPE [n]``.
+        packets: Packets and end marks, ``PACKET_DTYPE [n]`` or ``packet_dtype(True)``.
     """
 
     collector: str
@@ -87,26 +101,26 @@ class PacketBatch:
 
 
 def _to_arrow(records: Records, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [np.ascontiguousarray(records[name]) for name in schema.names]
-    return pa.RecordBatch.from_arrays([_to_column(c) for c in columns], schema=schema)
+    columns = [_to_column(np.ascontiguousarray(records[f.name]), f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _to_column(values: np.ndarray[Any, np.dtype[Any]]) -> pa.Array:
-    if not values.dtype.names:
+def _to_column(values: np.ndarray[Any, np.dtype[Any]], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_fixed_size_binary(kind):
         return pa.array(values)
-    return pa.Array.from_buffers(
-        pa.binary(values.dtype.itemsize), len(values), [None, pa.py_buffer(values)]
-    )
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 def _from_column(column: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    if not dtype.names:
+    if not _is_bytes(dtype):
         values: np.ndarray[Any, np.dtype[Any]] = column.to_numpy(zero_copy_only=True)
         return values
     data = column.buffers()[1]
     if data is None:  # Arrow may leave an empty column without one
         return np.zeros(len(column), dtype)
-    return np.frombuffer(data, dtype, len(column), column.offset * dtype.itemsize)
+    size = len(column) * dtype.itemsize
+    raw = np.frombuffer(data, np.uint8, size, column.offset * dtype.itemsize)
+    return raw.view(dtype) if dtype.names else raw.reshape(-1, dtype.itemsize)
 
 
 def _from_arrow(batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
@@ -118,7 +132,7 @@ def _from_arrow(batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
 
 def encode_batch(batch: PacketBatch) -> bytes:
     """Return ``batch`` as an Arrow IPC stream."""
-    schema = PACKET_SCHEMA.with_metadata(
+    schema = packet_schema("header" in (batch.packets.dtype.names or ())).with_metadata(
         {
             "format": PACKET_FORMAT,
             "collector": batch.collector,
@@ -131,20 +145,25 @@ def encode_batch(batch: PacketBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_batch(body: bytes | memoryview) -> PacketBatch:
+def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> PacketBatch:
     """Read a packet batch.
+
+    Args:
+        body: What was submitted.
+        with_header: The column ``header`` must be there; else it must not.
 
     Raises:
         WireSchemaError: The columns, their types or the metadata are not those of a packet batch.
         WireError: The body is no Arrow IPC stream, is compressed, or has too many rows.
     """
+    dtype = packet_dtype(with_header)
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
         schema_message = messages.read_next_message()
         if schema_message.type != "schema":
             raise WireError(f"the stream begins with a {schema_message.type}, not with a schema")
         schema = pa.ipc.read_schema(schema_message)
-        collector, watermark_ns = _check_schema(schema)
+        collector, watermark_ns = _check_schema(schema, packet_schema(with_header))
         parts = []
         rows = 0
         for message in _record_batches(messages):
@@ -155,10 +174,10 @@ def decode_batch(body: bytes | memoryview) -> PacketBatch:
             part.validate(full=True)
             if any(column.null_count for column in part.columns):
                 raise WireSchemaError("a column holds nulls; none may")
-            parts.append(_from_arrow(part, PACKET_DTYPE))
+            parts.append(_from_arrow(part, dtype))
     except (pa.ArrowException, OSError, EOFError, StopIteration, ValueError) as error:
         raise WireError(f"not an Arrow IPC stream: {_first_line(error)}") from None
-    packets = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, PACKET_DTYPE), *parts])
+    packets = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
     return PacketBatch(collector, watermark_ns, packets)
 
 
@@ -173,9 +192,9 @@ def _record_batches(messages: Any) -> Iterator[Any]:
         yield message
 
 
-def _check_schema(schema: pa.Schema) -> tuple[str, int]:
-    if not schema.equals(PACKET_SCHEMA, check_metadata=False):
-        raise WireSchemaError(_schema_difference(schema))
+def _check_schema(schema: pa.Schema, wanted: pa.Schema) -> tuple[str, int]:
+    if not schema.equals(wanted, check_metadata=False):
+        raise WireSchemaError(_schema_difference(schema, wanted))
     metadata = schema.metadata or {}
     if metadata.get(b"format") != PACKET_FORMAT.encode():
         raise WireSchemaError(f"the schema's metadata must hold format={PACKET_FORMAT}")
@@ -193,11 +212,11 @@ def _check_schema(schema: pa.Schema) -> tuple[str, int]:
     return collector, watermark_ns
 
 
-def _schema_difference(schema: pa.Schema) -> str:
-    want = {f.name: f.type for f in PACKET_SCHEMA}
+def _schema_difference(schema: pa.Schema, wanted: pa.Schema) -> str:
+    want = {f.name: f.type for f in wanted}
     have = {f.name: f.type for f in schema}
     said = [f"column {name} is missing" for name in want if name not in have]
-    said += [f"column {name} is unknown" for name in have if name not in want]
+    said += [f"column {name} is not wanted" for name in have if name not in want]
     said += [
         f"column {name} is {have[name]}, not {want[name]}"
         for name in want

@@ -8,38 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from models.goals import NEVER, Assignment, Goal, LossGoal, Threshold
 from models.metrics import WITHIN_MS, f1_from_counts
 
 __all__ = [
+    "COARSE",
     "CONFIDENCE",
-    "NEVER",
-    "Assignment",
-    "EscalationGoal",
-    "Goal",
+    "FULL",
+    "Effort",
     "Judgements",
-    "LossGoal",
-    "WithinGoal",
     "Yardstick",
     "assign",
     "route",
     "search",
 ]
 
-NEVER = 2.0
-"""A threshold that no confidence reaches."""
-
 CONFIDENCE = 0.9
 """Of all bounds, one-sided."""
 
 _RESAMPLES = 200
-_TRIALS = 4_000  # combinations of thresholds on a coarse grid
-_SWEEPS = 3  # then of each tier in turn, on a fine one
-_FINE = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,147 +39,21 @@ class Judgements:
 
     Attributes:
         labels: Class that it names, int64 ``[n]``.
-        confidence: Calibrated, float32 ``[n]``.
+        assurance: What thresholds are compared with, float32 ``[n]``, see :mod:`models.gates`.
         depth: First packets that it judges.
         wait_ns: How long each flow waits for those, int64 ``[n]``.
+        cost_us: What it takes a flow that it is asked about, microseconds.
     """
 
     labels: npt.NDArray[np.int64]
-    confidence: npt.NDArray[np.float32]
+    assurance: npt.NDArray[np.float32]
     depth: int
     wait_ns: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Thresholds, and what they are expected to cost and bring.
-
-    Attributes:
-        thresholds: Of all tiers but the deepest.
-        loss: Loss of weighted F1 against the deepest tier alone; less than 0: a gain.
-        loss_bound: Upper bound (one-sided 90 %, by resampling groups) of the loss of weighted F1
-            and of that of accuracy, whichever is greater.
-        early: Share of the flows that are answered before the deepest tier.
-        within_16ms: Share of the flows that wait for packets for 16 ms at most; what the models
-            take is not counted.
-        escalated: Share of the flows that are answered behind packet 1.
-        wait: Mean logarithm of 1 + milliseconds that flows wait: what is made small. A factor
-            counts the same at 10 ms and at 1 s, and no wait at all counts most.
-        mean_wait_ms: Mean of what flows wait; the few that wait until a timeout make most of it.
-        mean_tier: Mean index of the tier that answers.
-    """
-
-    thresholds: tuple[float, ...]
-    loss: float
-    loss_bound: float
-    early: float
-    within_16ms: float
-    escalated: float
-    wait: float
-    mean_wait_ms: float
-    mean_tier: float
-
-    @property
-    def typical_wait_ms(self) -> float:
-        """``wait`` as milliseconds."""
-        return float(np.expm1(self.wait))
-
-
-class Goal(Protocol):
-    """What thresholds are wanted for."""
-
-    @property
-    def name(self) -> str:
-        """Of the goal, as an option without its dashes."""
-
-    @property
-    def value(self) -> float:
-        """What it asks for, from 0 to 1."""
-
-    def rank(self, found: Assignment) -> tuple[float, ...]:
-        """Return how good thresholds are, less is better; must not fall as ``loss_bound`` grows."""
-
-    def met(self, found: Assignment) -> bool:
-        """Tell whether thresholds do what is asked for, at whatever price."""
-
-    def price(self, found: Assignment) -> float:
-        """Return what is traded against the bound of the loss; less is better."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossGoal:
-    """The shortest waits whose loss is bounded.
-
-    Attributes:
-        value: Most that ``loss_bound`` may be, from 0 to 1.
-    """
-
-    value: float
-    name: str = "max_f1_loss"
-
-    def rank(self, found: Assignment) -> tuple[float, ...]:
-        """See :class:`Goal`. Of equally long waits, the one with the cheaper tiers."""
-        return max(0.0, found.loss_bound - self.value), found.wait, found.mean_tier
-
-    def met(self, found: Assignment) -> bool:
-        """See :class:`Goal`."""
-        return found.loss_bound <= self.value
-
-    def price(self, found: Assignment) -> float:
-        """See :class:`Goal`."""
-        return found.wait
-
-
-@dataclass(frozen=True, slots=True)
-class WithinGoal:
-    """The least bound of the loss with which enough flows wait for 16 ms at most.
-
-    Attributes:
-        value: Least share of the flows, from 0 to 1.
-    """
-
-    value: float
-    name: str = "within_16ms"
-
-    def rank(self, found: Assignment) -> tuple[float, ...]:
-        """See :class:`Goal`."""
-        return max(0.0, self.value - found.within_16ms), found.loss_bound, found.wait
-
-    def met(self, found: Assignment) -> bool:
-        """See :class:`Goal`."""
-        return found.within_16ms >= self.value
-
-    def price(self, found: Assignment) -> float:
-        """See :class:`Goal`."""
-        return -found.within_16ms
-
-
-@dataclass(frozen=True, slots=True)
-class EscalationGoal:
-    """The least bound of the loss with which few enough flows go beyond packet 1.
-
-    Attributes:
-        value: Greatest share of the flows, from 0 to 1.
-    """
-
-    value: float
-    name: str = "max_escalation"
-
-    def rank(self, found: Assignment) -> tuple[float, ...]:
-        """See :class:`Goal`."""
-        return max(0.0, found.escalated - self.value), found.loss_bound, found.wait
-
-    def met(self, found: Assignment) -> bool:
-        """See :class:`Goal`."""
-        return found.escalated <= self.value
-
-    def price(self, found: Assignment) -> float:
-        """See :class:`Goal`."""
-        return found.escalated
+    cost_us: float = 0.0
 
 
 def route(
-    tiers: Sequence[Judgements], sizes: npt.NDArray[np.int64], thresholds: Sequence[float]
+    tiers: Sequence[Judgements], sizes: npt.NDArray[np.int64], thresholds: Sequence[Threshold]
 ) -> npt.NDArray[np.int64]:
     """Return the tier that answers each flow, int64 ``[n]``; as ``Cascade.answer`` does.
 
@@ -203,8 +68,14 @@ def route(
     for t in range(last - 1, -1, -1):
         there = sizes >= tiers[t].depth
         answered_by[~there] = last  # once packets are short, no tier in between is asked
-        answered_by[there & (tiers[t].confidence >= thresholds[t])] = t
+        answered_by[there & _sure(tiers[t], thresholds[t])] = t
     return answered_by
+
+
+def _sure(tier: Judgements, threshold: Threshold) -> npt.NDArray[np.bool_]:
+    if isinstance(threshold, float):
+        return np.asarray(tier.assurance >= threshold)
+    return np.asarray(tier.assurance >= np.array(threshold, np.float32)[tier.labels])
 
 
 def assign(
@@ -229,12 +100,38 @@ def assign(
     return search(Yardstick(true, groups, tiers, sizes, seed=seed), LossGoal(budget))
 
 
-def search(yardstick: Yardstick, goal: Goal, *, seen: list[Assignment] | None = None) -> Assignment:
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How thoroughly thresholds are searched for.
+
+    Attributes:
+        trials: Combinations of thresholds on a coarse grid.
+        sweeps: How often each tier's threshold is then looked at in turn.
+        fine: Thresholds that are tried of it.
+    """
+
+    trials: int
+    sweeps: int
+    fine: int
+
+
+COARSE = Effort(trials=300, sweeps=1, fine=40)
+FULL = Effort(trials=4_000, sweeps=3, fine=150)
+
+
+def search(
+    yardstick: Yardstick,
+    goal: Goal,
+    *,
+    effort: Effort = FULL,
+    seen: list[Assignment] | None = None,
+) -> Assignment:
     """Find the thresholds that rank best: on a coarse grid, then tier by tier on a fine one.
 
     Args:
         yardstick: Measures thresholds.
         goal: Ranks them. What is found need not meet it, if nothing does.
+        effort: How thoroughly.
         seen: Gets all that was tried, measured in full: slower.
     """
     tiers = yardstick.tiers
@@ -243,20 +140,23 @@ def search(yardstick: Yardstick, goal: Goal, *, seen: list[Assignment] | None = 
     if seen is not None:
         seen.append(best)
 
-    def better_of(best: Assignment, thresholds: tuple[float, ...]) -> Assignment:
-        if seen is None and goal.rank(yardstick.glance(thresholds)) >= goal.rank(best):
-            return best  # not even if it cost nothing, and to measure the cost takes longest
+    def better_of(best: Assignment, thresholds: tuple[Threshold, ...]) -> Assignment:
+        if seen is None:
+            # Not even if it lost nothing; or lost no more than is seen. Bounds take longest.
+            for look in (yardstick.glance, yardstick.estimate):
+                if goal.rank(look(thresholds)) >= goal.rank(best):
+                    return best
         found = yardstick.measure(thresholds)
         if seen is not None:
             seen.append(found)
         return found if goal.rank(found) < goal.rank(best) else best
 
-    per_tier = max(2, int(_TRIALS ** (1.0 / max(fast, 1))))
-    for thresholds in product(*(_candidates(tier.confidence, per_tier) for tier in tiers[:-1])):
+    per_tier = max(2, int(effort.trials ** (1.0 / max(fast, 1))))
+    for thresholds in product(*(_candidates(tier.assurance, per_tier) for tier in tiers[:-1])):
         best = better_of(best, thresholds)
-    for _ in range(_SWEEPS):
+    for _ in range(effort.sweeps):
         for t in range(fast - 1, -1, -1):
-            for threshold in _candidates(tiers[t].confidence, _FINE):
+            for threshold in _candidates(tiers[t].assurance, effort.fine):
                 now = best.thresholds
                 best = better_of(best, (*now[:t], threshold, *now[t + 1 :]))
     return best
@@ -291,19 +191,32 @@ class Yardstick:
     ) -> None:
         self.tiers = tuple(tiers)
         self._sizes = sizes
-        self._judge = _Judge(true, groups, seed)
+        classes = 1 + max(int(true.max()), *(int(tier.labels.max()) for tier in tiers))
+        self._judge = _Judge(true, groups, classes, seed)
         self._rows = np.arange(len(sizes))
         self._labels = np.stack([tier.labels for tier in tiers])
         self._wait_ms = np.stack([tier.wait_ns / 1e6 for tier in tiers])
         self._waits = np.log1p(self._wait_ms)
         self._fast = sum(tier.depth == 1 for tier in tiers)
         self._base = self._judge.scores(tiers[-1].labels)
+        self._base_seen = self._judge.seen(tiers[-1].labels)
+        self._there = np.stack([sizes >= tier.depth for tier in tiers[:-1]]) if tiers[1:] else None
 
-    def glance(self, thresholds: tuple[float, ...]) -> Assignment:
+    def glance(self, thresholds: tuple[Threshold, ...]) -> Assignment:
         """Measure all but the loss, which is ``-inf`` and so is its bound."""
         return self._glance(thresholds, route(self.tiers, self._sizes, thresholds))
 
-    def measure(self, thresholds: tuple[float, ...]) -> Assignment:
+    def estimate(self, thresholds: tuple[Threshold, ...]) -> Assignment:
+        """Measure all but the bound, for which the greater one of the two losses stands."""
+        answered_by = route(self.tiers, self._sizes, thresholds)
+        losses = self._base_seen - self._judge.seen(self._labels[answered_by, self._rows])
+        return replace(
+            self._glance(thresholds, answered_by),
+            loss=float(losses[0]),
+            loss_bound=float(losses.max()),
+        )
+
+    def measure(self, thresholds: tuple[Threshold, ...]) -> Assignment:
         """Measure thresholds of all tiers but the deepest."""
         answered_by = route(self.tiers, self._sizes, thresholds)
         losses = self._base - self._judge.scores(self._labels[answered_by, self._rows])
@@ -314,7 +227,7 @@ class Yardstick:
         )
 
     def _glance(
-        self, thresholds: tuple[float, ...], answered_by: npt.NDArray[np.int64]
+        self, thresholds: tuple[Threshold, ...], answered_by: npt.NDArray[np.int64]
     ) -> Assignment:
         wait_ms = self._wait_ms[answered_by, self._rows]
         return Assignment(
@@ -326,41 +239,61 @@ class Yardstick:
             escalated=float((answered_by >= self._fast).mean()),
             wait=float(self._waits[answered_by, self._rows].mean()),
             mean_wait_ms=float(wait_ms.mean()),
-            mean_tier=float(answered_by.mean()),
+            cost_us=self._cost_us(answered_by),
         )
+
+    def _cost_us(self, answered_by: npt.NDArray[np.int64]) -> float:
+        # A tier is asked of the flows that get as far and have its packets; the deepest, of those
+        # that it answers.
+        last = len(self.tiers) - 1
+        cost = self.tiers[last].cost_us * float((answered_by == last).mean())
+        for t in range(last):
+            if self.tiers[t].cost_us and self._there is not None:
+                cost += self.tiers[t].cost_us * float(((answered_by >= t) & self._there[t]).mean())
+        return cost
 
 
 class _Judge:
     """Scores labels on all groups and on groups drawn anew."""
 
     def __init__(
-        self, true: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], seed: int
+        self, true: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], classes: int, seed: int
     ) -> None:
         names, self._at = np.unique(groups, return_inverse=True)
         self._groups = len(names)
+        self._classes = classes
         self._true = true
         rng = np.random.default_rng(seed)
         drawn = rng.multinomial(
             self._groups, np.full(self._groups, 1.0 / self._groups), size=_RESAMPLES
         )
-        self._weights = np.vstack([np.ones(self._groups), drawn])
+        self._weights = np.vstack([np.ones(self._groups), drawn]).astype(np.float32)
+        self._support = self._weights @ self._count(true, self._at)
+
+    def seen(self, said: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return weighted F1 and accuracy of all groups, float64 ``[2]``."""
+        hits = np.bincount(said[said == self._true], minlength=self._classes)
+        claimed = np.bincount(said, minlength=self._classes)
+        support = self._support[0]
+        weighted = f1_from_counts(hits, support, claimed) @ support
+        return np.array([weighted, hits.sum()]) / len(said)
 
     def scores(self, said: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return weighted F1 and accuracy, float64 ``[1 + resamples, 2]``, of all groups first."""
-        classes = int(max(self._true.max(), said.max())) + 1
         right = said == self._true
-        hits = self._weights @ self._count(self._true[right], self._at[right], classes)
-        support = self._weights @ self._count(self._true, self._at, classes)
-        claimed = self._weights @ self._count(said, self._at, classes)
-        total = support.sum(axis=1)
+        counts = [self._count(said[right], self._at[right]), self._count(said, self._at)]
+        # Counts are whole numbers well within what float32 holds exactly.
+        hits, claimed = np.split(self._weights @ np.hstack(counts), 2, axis=1)
+        support = self._support
+        total = support.sum(axis=1, dtype=np.float64)
         weighted = (f1_from_counts(hits, support, claimed) * support).sum(axis=1) / total
-        return np.stack([weighted, hits.sum(axis=1) / total], axis=1)
+        return np.stack([weighted, hits.sum(axis=1, dtype=np.float64) / total], axis=1)
 
     def _count(
-        self, labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], classes: int
-    ) -> npt.NDArray[np.float64]:
-        counts = np.bincount(at * classes + labels, minlength=self._groups * classes)
-        return counts.reshape(self._groups, classes).astype(np.float64)
+        self, labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        counts = np.bincount(at * self._classes + labels, minlength=self._groups * self._classes)
+        return counts.reshape(self._groups, self._classes).astype(np.float32)
 
 
 def _candidates(confidence: npt.NDArray[np.float32], most: int) -> list[float]:

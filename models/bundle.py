@@ -16,17 +16,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.errors import BundleError
+from models.bundle_files import check_file, checked_file, read_file, write_files
 from models.calibration import Calibration
-from models.engines import Engine, ForestEngine, engine_from_files
-from models.features import FEATURE_SCHEMA, Sight, feature_names
+from models.costs import COST_BATCH
+from models.engines import Engine, engine_from_files
+from models.features import FEATURE_SCHEMA, Sight
+from models.gates import BENEFIT_COLUMNS, OUTCOMES, Gate
+from models.goals import Threshold
+from models.inputs import columns_of
 from models.manifest import (
     FORMAT,
     MAX_WAIT_S,
@@ -59,12 +62,15 @@ class TierModel:
     Attributes:
         name: Its name, such as ``tree@1``.
         depth: First packets that it judges.
-        threshold: Confidence from which on its answer is final; above 1: never sure.
-        inputs: ``columns`` (:func:`models.features.flow_features`) or ``sequence``
-            (:func:`models.features.packet_sequence`).
+        threshold: Assurance from which on its answer is final; above 1: never sure.
+        inputs: A key of :data:`models.inputs.FORMS`.
         sight: What it sees beyond the headers of the flow's packets.
         calibration: Of its confidence.
         engine: What scores; None: not loaded.
+        gate: What assurance is.
+        class_thresholds: Instead of ``threshold``, by the class that it names; None: alike for all.
+        cost_us: What it takes a flow, gate and features included, microseconds, by flows in a
+            call; measured where it was trained.
     """
 
     name: str
@@ -74,6 +80,9 @@ class TierModel:
     sight: Sight
     calibration: Calibration
     engine: Engine | None
+    gate: Gate = field(default_factory=Gate)
+    class_thresholds: tuple[float, ...] | None = None
+    cost_us: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +133,17 @@ def write_bundle(
             raise BundleError(f"{tier.name}: not loaded; a bundle is written with all its tiers")
         own = tier.engine.files()
         files |= {f"tier{i}/{name}": data for name, data in own.items()}
+        gate = tier.gate.engine.files() if tier.gate.engine is not None else {}
+        files |= {f"gate{i}/{name}": data for name, data in gate.items()}
         tiers.append(
             {
                 "name": tier.name,
                 "depth": tier.depth,
                 "threshold": tier.threshold,
+                "class_thresholds": tier.class_thresholds and list(tier.class_thresholds),
+                "gate": tier.gate.kind,
+                "gate_files": sorted(gate),
+                "cost_us": {str(batch): cost for batch, cost in tier.cost_us.items()},
                 "engine": tier.engine.kind,
                 "inputs": tier.inputs,
                 "with_port": tier.sight.port,
@@ -156,13 +171,13 @@ def write_bundle(
     )
 
 
-def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[float], card: str) -> str:
+def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[Threshold], card: str) -> str:
     """Write a bundle with other thresholds and another card; all else is the same byte for byte.
 
     Args:
         source: The bundle.
         folder: Where; a bundle that is there is replaced, and be it ``source`` itself.
-        thresholds: Of all tiers but the deepest.
+        thresholds: Of all tiers but the deepest, each one for all classes or one for each.
         card: The text of card.md.
 
     Returns:
@@ -175,12 +190,14 @@ def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[float], card
     """
     check_replaceable(folder)
     folder = Path(os.path.abspath(folder))
-    text = _read(source, _MANIFEST)
+    text = read_file(source, _MANIFEST)
     manifest = parse_manifest(text, str(source / _MANIFEST))
-    files = {name: _checked(source, name, digest) for name, digest in manifest.files.items()}
+    files = {name: checked_file(source, name, digest) for name, digest in manifest.files.items()}
     fields = json.loads(text)
     for tier, threshold in zip(fields["tiers"][:-1], thresholds, strict=True):
-        tier["threshold"] = threshold
+        by_class = None if isinstance(threshold, float) else threshold
+        tier["class_thresholds"] = by_class
+        tier["threshold"] = threshold if by_class is None else max(by_class)
     return _write(folder, fields, {**files, _CARD: card.encode()})
 
 
@@ -205,11 +222,12 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
         BundleError: It is damaged, incomplete or of another version; the message names the file.
     """
     folder = Path(folder)
-    manifest = parse_manifest(_read(folder, _MANIFEST), str(folder / _MANIFEST))
+    manifest = parse_manifest(read_file(folder, _MANIFEST), str(folder / _MANIFEST))
     for name in manifest.validation:  # as large as they may be, they are not kept in memory
-        _check(folder, f"{VALIDATION_FOLDER}/{name}", manifest)
+        path = f"{VALIDATION_FOLDER}/{name}"
+        check_file(folder, path, manifest.files[path])
     checked = {
-        name: _checked(folder, name, digest)
+        name: checked_file(folder, name, digest)
         for name, digest in manifest.files.items()
         if not name.startswith(f"{VALIDATION_FOLDER}/")
     }
@@ -217,9 +235,12 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
     models = []
     for i, tier in enumerate(manifest.tiers):
         engine = None
+        gate = Gate(tier.gate)
         if i in wanted:
             own = {name: checked[f"{tier.folder}/{name}"] for name in tier.files}
             engine = _load_engine(folder / tier.folder, manifest, tier, own)
+            own = {name: checked[f"gate{i}/{name}"] for name in tier.gate_files}
+            gate = _load_gate(folder / f"gate{i}", tier, own)
         try:
             calibration = Calibration(tier.calibration.x, tier.calibration.y)
         except ValueError as error:
@@ -230,9 +251,12 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
                 tier.depth,
                 tier.threshold,
                 tier.inputs,
-                Sight(port=tier.with_port, host=tier.with_host),
+                _sight(tier),
                 calibration,
                 engine,
+                gate,
+                tier.class_thresholds,
+                {int(batch): cost for batch, cost in tier.cost_us.items()},
             )
         )
     return BundleContents(
@@ -256,16 +280,19 @@ def read_validation(folder: Path) -> Validation:
         BundleError: It is damaged, incomplete or of another version, or keeps no judgements.
     """
     folder = Path(folder)
-    manifest = parse_manifest(_read(folder, _MANIFEST), str(folder / _MANIFEST))
+    manifest = parse_manifest(read_file(folder, _MANIFEST), str(folder / _MANIFEST))
     if not manifest.validation:
         raise BundleError(f"{folder}: keeps no judgements from cross-validation; train it anew")
     files = {}
     for name in manifest.validation:
         path = f"{VALIDATION_FOLDER}/{name}"
-        files[name] = _checked(folder, path, manifest.files[path])
+        files[name] = checked_file(folder, path, manifest.files[path])
     try:
         return validation_from_files(
-            files, [tier.depth for tier in manifest.tiers], len(manifest.classes)
+            files,
+            [tier.depth for tier in manifest.tiers],
+            [tier.cost_us.get(str(COST_BATCH), 0.0) for tier in manifest.tiers],
+            len(manifest.classes),
         )
     except BundleError as error:
         raise BundleError(f"{folder / VALIDATION_FOLDER}/{error}; make the bundle anew") from None
@@ -283,13 +310,35 @@ def _load_engine(
             f"{where}: scores {engine.classes} classes, the manifest names "
             f"{len(manifest.classes)}; make the bundle anew"
         )
-    columns = len(feature_names(tier.depth, Sight(port=tier.with_port, host=tier.with_host)))
-    if isinstance(engine, ForestEngine) and engine.columns > columns:
+    _check_columns(where, engine, columns_of(tier.inputs, tier.depth, _sight(tier)))
+    return engine
+
+
+def _load_gate(where: Path, tier: TierEntry, files: dict[str, bytes]) -> Gate:
+    if not files:
+        return Gate(tier.gate)
+    try:
+        engine = engine_from_files("forest", files)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}") from None
+    if engine.classes != OUTCOMES:
+        raise BundleError(f"{where}: is no gate; make the bundle anew")
+    columns = columns_of("columns", tier.depth, _sight(tier))
+    _check_columns(where, engine, BENEFIT_COLUMNS + columns)
+    return Gate(tier.gate, engine)
+
+
+def _check_columns(where: Path, engine: Engine, columns: int) -> None:
+    """Make sure that an engine reads no further than its inputs go; 0: they are sequences."""
+    if engine.columns > columns or (columns > 0) != (engine.columns > 0):
         raise BundleError(
             f"{where}: reads {engine.columns} columns, at its depth there are {columns}; "
             "make the bundle anew"
         )
-    return engine
+
+
+def _sight(tier: TierEntry) -> Sight:
+    return Sight(port=tier.with_port, host=tier.with_host)
 
 
 def _version(manifest: Manifest) -> str:
@@ -316,72 +365,5 @@ def _write(folder: Path, fields: dict[str, Any], files: dict[str, bytes]) -> str
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     text = manifest_text({**fields, "files": digests})
     manifest = parse_manifest(text, f"{folder}/{_MANIFEST}")
-    _write_files(folder, {**files, _MANIFEST: text})
+    write_files(folder, {**files, _MANIFEST: text})
     return _version(manifest)
-
-
-def _write_files(folder: Path, files: dict[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    new = folder.with_name(f".{folder.name}.{mark}.new")
-    old = folder.with_name(f".{folder.name}.{mark}.old")
-    try:
-        for name, data in files.items():
-            path = new / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _read(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except FileNotFoundError:
-        raise _missing(folder / name) from None
-    except OSError as error:
-        raise _unreadable(folder / name, error) from None
-
-
-def _check(folder: Path, name: str, manifest: Manifest) -> None:
-    """Check a file's digest without holding the file in memory."""
-    try:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise _missing(folder / name) from None
-    except OSError as error:
-        raise _unreadable(folder / name, error) from None
-    if digest != manifest.files[name]:
-        raise _damaged(folder / name)
-
-
-def _checked(folder: Path, name: str, digest: str) -> bytes:
-    data = _read(folder, name)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise _damaged(folder / name)
-    return data
-
-
-def _missing(path: Path) -> BundleError:
-    return BundleError(f"{path}: missing; copy the bundle again")
-
-
-def _unreadable(path: Path, error: OSError) -> BundleError:
-    return BundleError(f"{path}: cannot be read: {error.strerror}")
-
-
-def _damaged(path: Path) -> BundleError:
-    return BundleError(f"{path}: damaged, its digest differs; copy the bundle again")

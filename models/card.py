@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import fill
 
-from models.assignment import CONFIDENCE, Assignment
+from models.assignment import CONFIDENCE
+from models.goals import Assignment, Threshold
 
 __all__ = ["NOT_GUARANTEED", "bounded_text", "operating_point", "with_operating_point"]
 
@@ -111,5 +112,7 @@ def with_operating_point(card: str, section: str) -> str:
     return f"{kept}\n\n{_HEADING}\n{section}"
 
 
-def _final_from(threshold: float) -> str:
+def _final_from(threshold: Threshold) -> str:
+    if not isinstance(threshold, float):
+        return "by class"
     return "never" if threshold > 1.0 else f"{threshold:.3f}"

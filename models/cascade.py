@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ import numpy.typing as npt
 from flows.packet import Records
 from flows.verdict import ANSWER_DTYPE
 from models.bundle import BundleContents, TierModel, read_bundle
-from models.inputs import see
+from models.engines import Engine
+from models.gates import assurance
+from models.inputs import needs_header, see
 
 __all__ = ["NO_TIER", "Cascade", "Tier", "judge", "load_cascade"]
 
@@ -41,6 +44,7 @@ class Cascade:
         depth: First packets that the deepest tier judges.
         fast_tiers: Leading tiers that judge packet 1 alone.
         max_wait_s: How long a flow waits for packets after its first (capture time).
+        needs_header: A tier reads the packets' header bytes (:func:`flows.packet.packet_dtype`).
         model_version: Short digest of the bundle.
     """
 
@@ -51,6 +55,7 @@ class Cascade:
         self.depth = self.tiers[-1].depth
         self.fast_tiers = sum(tier.depth == 1 for tier in self.tiers)
         self.max_wait_s = contents.max_wait_s
+        self.needs_header = any(needs_header(tier.inputs) for tier in contents.tiers)
         self.model_version = contents.model_version
 
     def answer(
@@ -126,14 +131,25 @@ class Cascade:
         """Let tier ``t`` judge the flows ``rows``; return which ones it is sure of."""
         tier = self._models[t]
         begin_ns = time.perf_counter_ns()
-        scores = judge(tier, packets, offsets, rows)
+        inputs = see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows)
+        scores = _loaded(tier).scores(inputs)
         label = scores.argmax(axis=1)
         top = scores[np.arange(len(rows)), label]
         confidence = tier.calibration(top)
         answers["label"][rows] = label
         answers["confidence"][rows] = confidence
         answers["tier"][rows] = t
-        sure = confidence >= tier.threshold
+        sure = np.zeros(len(rows), np.bool_)
+        if t < len(self._models) - 1:
+            columns = None
+            if tier.gate.kind == "benefit":
+                columns = inputs
+                if tier.inputs != "columns":
+                    columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
+            threshold: Any = tier.threshold
+            if tier.class_thresholds is not None:
+                threshold = np.array(tier.class_thresholds, np.float32)[label]
+            sure = assurance(tier.gate, scores, confidence, columns) >= threshold
         answers["infer_ns"][rows] += time.perf_counter_ns() - begin_ns
         return np.asarray(sure)
 
@@ -155,9 +171,13 @@ def judge(
     Raises:
         ValueError: The tier is not loaded.
     """
+    return _loaded(tier).scores(see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows))
+
+
+def _loaded(tier: TierModel) -> Engine:
     if tier.engine is None:
         raise ValueError(f"tier {tier.name} is not loaded here; see load_cascade's tiers")
-    return tier.engine.scores(see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows))
+    return tier.engine
 
 
 def load_cascade(path: Path, tiers: Iterable[int] | None = None) -> Cascade:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from flows.capture import CaptureReader
 from flows.errors import CaptureError, LabelsError
-from flows.packet import PACKET_DTYPE, FlowEndReason, Records
+from flows.packet import FlowEndReason, Records, packet_dtype
 from flows.table import FLOW_DTYPE, FlowTable
 from flows.verdict import Reason
 from models.labels import LabelBook
@@ -32,8 +32,9 @@ class Dataset:
     """Labelled flows; all arrays have one row per flow unless they say otherwise.
 
     Attributes:
-        packets: First packets of the flows that count, ``PACKET_DTYPE [m]``: without gaps, up to
-            the depth, none later than the longest wait after the first.
+        packets: First packets of the flows that count, ``PACKET_DTYPE [m]``, or with their headers'
+            bytes ``packet_dtype(True)``: without gaps, up to the depth, none later than the longest
+            wait after the first.
         offsets: Where each flow's packets begin, int64 ``[n + 1]``.
         over_ns: From the first packet to when no further packet could count: at the flow's end
             or the longest wait; int64. Of no meaning for flows that reach the depth.
@@ -154,6 +155,7 @@ def load_dataset(
     group_by: str = "pcap",
     depth: int = 10,
     max_wait_s: float = MAX_WAIT_S,
+    with_header: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Read the labelled flows of a folder of captures.
@@ -165,6 +167,7 @@ def load_dataset(
         group_by: ``pcap``, or the column of ``labels`` whose values are the groups.
         depth: Packets that count, at most.
         max_wait_s: How long after its first packet a flow's packets count (capture time).
+        with_header: Keep the packets' header bytes, as tiers that read bits need them.
         progress: Told of each file.
 
     Raises:
@@ -183,7 +186,7 @@ def load_dataset(
     for i, (path, name) in enumerate(found):
         if progress is not None:
             progress("reading captures", i, len(found))
-        flows, read, damage = _read_capture(path, depth, int(max_wait_s * 1e9))
+        flows, read, damage = _read_capture(path, depth, int(max_wait_s * 1e9), with_header)
         if damage is not None:
             damaged.append((name, damage))
         seen += len(flows)
@@ -253,15 +256,17 @@ def _captures(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, path.relative_to(folder).as_posix()
 
 
-def _read_capture(path: Path, depth: int, max_wait_ns: int) -> tuple[Records, _Flows, str | None]:
+def _read_capture(
+    path: Path, depth: int, max_wait_ns: int, with_header: bool
+) -> tuple[Records, _Flows, str | None]:
     """Read one capture's flows; return them, what counts of them, and what is wrong, if so."""
     table = FlowTable(first_packets=depth)
-    packets, numbers = [np.empty(0, PACKET_DTYPE)], [np.empty(0, np.uint64)]
+    packets, numbers = [np.empty(0, packet_dtype(with_header))], [np.empty(0, np.uint64)]
     flows = [np.empty(0, FLOW_DTYPE)]
     ends = []
     damage = None
     try:
-        for chunk in CaptureReader(path).chunks():
+        for chunk in CaptureReader(path, with_header=with_header).chunks():
             update = table.update(chunk.packets, chunk.endpoints)
             packets.append(chunk.packets[update.kept])
             numbers.append(update.flow_number[update.kept])

@@ -1,4 +1,4 @@
-"""The two engines that score flows: forests compiled by numba, networks by ONNX Runtime.
+"""The engines that score flows: forests walked by numba, networks run by ONNX Runtime, and means.
 
 An engine is made from bytes and gives the same bytes back; no form of it can carry code. What a
 flow scores does not depend on which other flows are in the call.
@@ -6,19 +6,27 @@ flow scores does not depend on which other flows are in the call.
 
 from __future__ import annotations
 
-import io
+import json
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
 from flows.errors import BundleError
-from flows.packet import Array
+from models.ensemble import BoostedEngine, ForestEngine
 
-__all__ = ["ENGINES", "Engine", "ForestEngine", "OnnxEngine", "engine_from_files"]
+__all__ = [
+    "ENGINES",
+    "BoostedEngine",
+    "Engine",
+    "ForestEngine",
+    "MeanEngine",
+    "OnnxEngine",
+    "engine_from_files",
+]
 
-_LEAF = -1
 _BLOCK = 16  # flows per call of ONNX Runtime, see OnnxEngine.scores
 
 
@@ -33,150 +41,34 @@ class Engine(Protocol):
     def classes(self) -> int:
         """Number of classes."""
 
+    @property
+    def columns(self) -> int:
+        """Columns that its inputs must have at least; 0: they are sequences of packets."""
+
     def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return each flow's probability per class, float32 ``[n, classes]``; rows sum to 1.
 
         Args:
             inputs: float32 ``[n, features]`` or ``[n, depth, channels]``; not changed.
+
+        Raises:
+            ValueError: The engine does not read inputs of this shape.
         """
 
     def files(self) -> dict[str, bytes]:
         """Return what the engine is made of, by file name."""
 
 
-class ForestEngine:
-    """A forest of decision trees as plain arrays.
-
-    A row goes left at a node if ``row[feature] <= threshold``, both float32; a threshold that is
-    the greatest float32 below or at scikit-learn's float64 one decides every float32 row alike.
-
-    Args:
-        feature: Column that each node looks at, int16 ``[nodes]``; -1 at leaves.
-        threshold: float32 ``[nodes]``.
-        left: Index of the next node, int32 ``[nodes]``; at leaves the row of ``values``.
-        right: Index of the next node, int32 ``[nodes]``.
-        roots: Index of each tree's first node, int32 ``[trees]``.
-        values: Each leaf's probabilities, float32 ``[leaves, classes]``.
-
-    Attributes:
-        classes: Number of classes.
-        columns: Columns that its inputs must have at least.
-
-    Raises:
-        BundleError: The arrays are no forest; walking them could leave their bounds.
-    """
-
-    kind = "forest"
-    _NAMES = ("feature", "threshold", "left", "right", "roots", "values")
-    _TYPES = ("<i2", "<f4", "<i4", "<i4", "<i4", "<f4")
-
-    def __init__(
-        self,
-        feature: npt.NDArray[np.int16],
-        threshold: npt.NDArray[np.float32],
-        left: npt.NDArray[np.int32],
-        right: npt.NDArray[np.int32],
-        roots: npt.NDArray[np.int32],
-        values: npt.NDArray[np.float32],
-    ) -> None:
-        self._arrays: tuple[Array, ...] = (feature, threshold, left, right, roots, values)
-        self._check()
-        self.classes = int(values.shape[1])
-        self.columns = int(feature.max(initial=_LEAF)) + 1
-
-    @classmethod
-    def from_files(cls, files: dict[str, bytes]) -> ForestEngine:
-        """Make an engine of what :meth:`files` gave."""
-        arrays = []
-        for name in cls._NAMES:
-            try:
-                arrays.append(np.load(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False))
-            except KeyError:
-                raise BundleError(f"{name}.npy: a forest needs it; make the bundle anew") from None
-            except (ValueError, EOFError, OSError) as error:
-                raise BundleError(f"{name}.npy: no array ({error}); make the bundle anew") from None
-        return cls(*arrays)
-
-    def files(self) -> dict[str, bytes]:
-        """Return the arrays by file name."""
-        out = {}
-        for name, array in zip(self._NAMES, self._arrays, strict=True):
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            out[f"{name}.npy"] = buffer.getvalue()
-        return out
-
-    def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return each flow's probability per class; see :class:`Engine`."""
-        if inputs.ndim != 2 or inputs.shape[1] < self.columns:
-            raise ValueError(f"inputs {inputs.shape}: the forest reads {self.columns} columns")
-        out = np.zeros((len(inputs), self.classes), np.float32)
-        feature, threshold, left, right, roots, values = self._arrays
-        rows = np.ascontiguousarray(inputs, np.float32)
-        _walk(rows, feature, threshold, left, right, roots, values, out)
-        return out
-
-    def _check(self) -> None:
-        feature, _, left, right, roots, values = self._arrays
-        for name, array, dtype in zip(self._NAMES, self._arrays, self._TYPES, strict=True):
-            if array.dtype != np.dtype(dtype) or array.ndim != (2 if name == "values" else 1):
-                raise BundleError(
-                    f"{name}.npy: {array.dtype} {array.shape} is not what a forest is made of"
-                )
-        nodes = np.arange(len(feature))
-        even = len({len(array) for array in self._arrays[:4]}) == 1
-        inner = feature != _LEAF
-        if (
-            not even
-            or not len(roots)
-            or feature.min(initial=0) < _LEAF
-            # Children behind their parent: so a walk comes to an end.
-            or _outside(left[inner], nodes[inner] + 1, len(nodes))
-            or _outside(right[inner], nodes[inner] + 1, len(nodes))
-            or _outside(left[~inner], np.int64(0), len(values))
-            or _outside(roots, np.int64(0), len(nodes))
-            or not np.isfinite(values).all()
-        ):
-            raise BundleError("the forest's arrays contradict each other; make the bundle anew")
-
-
-def _outside(indices: Array, least: Array | np.int64, stop: int) -> bool:
-    return bool(((indices < least) | (indices >= stop)).any())
-
-
-@compiled
-def _walk(
-    inputs: Array,
-    feature: Array,
-    threshold: Array,
-    left: Array,
-    right: Array,
-    roots: Array,
-    values: Array,
-    out: Array,
-) -> None:
-    # Tree by tree, so that one tree's nodes stay in the cache for all rows.
-    for root in roots:
-        for i in range(len(inputs)):
-            node = root
-            while feature[node] != _LEAF:
-                went_left = inputs[i, feature[node]] <= threshold[node]
-                node = left[node] if went_left else right[node]
-            leaf = left[node]
-            for c in range(values.shape[1]):
-                out[i, c] += values[leaf, c]
-    share = np.float32(1.0 / len(roots))
-    for i in range(len(inputs)):
-        for c in range(values.shape[1]):
-            out[i, c] *= share
-
-
 class OnnxEngine:
     """A network that ONNX Runtime runs on one thread.
 
     Args:
-        model: The ONNX file; one input, float32 ``[n, depth, channels]``, one output of logits,
-            float32 ``[n, classes]``, ``n`` free.
+        model: The ONNX file; one input, float32 ``[n, depth, channels]`` or ``[n, features]``, one
+            output of logits, float32 ``[n, classes]``, ``n`` free.
+
+    Attributes:
+        classes: Number of classes.
+        columns: Columns of its inputs; 0 if they are sequences.
 
     Raises:
         BundleError: ONNX Runtime cannot read the model.
@@ -195,11 +87,14 @@ class OnnxEngine:
             self._session: Any = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
-            (self._input,) = (i.name for i in self._session.get_inputs())
+            (input_,) = self._session.get_inputs()
             (output,) = self._session.get_outputs()
+            self._input = input_.name
+            self._shape = tuple(int(size) for size in input_.shape[1:])
             self.classes = int(output.shape[1])
         except Exception as error:  # its own error types share no public base
             raise BundleError(f"model.onnx: {error}; make the bundle anew") from None
+        self.columns = self._shape[0] if len(self._shape) == 1 else 0
         self._model = model
 
     @classmethod
@@ -220,6 +115,8 @@ class OnnxEngine:
         to the last bit between them. So every call has the same number of rows, the last one
         filled up with zeros: what a flow scores then rests on the flow alone.
         """
+        if inputs.shape[1:] != self._shape:
+            raise ValueError(f"inputs {inputs.shape}: the network reads [n, {self._shape}]")
         n = len(inputs)
         logits = np.empty((n, self.classes), np.float32)
         for start in range(0, n, _BLOCK):
@@ -236,11 +133,92 @@ class OnnxEngine:
         return scores
 
 
-ENGINES: dict[str, type[ForestEngine] | type[OnnxEngine]] = {
-    ForestEngine.kind: ForestEngine,
-    OnnxEngine.kind: OnnxEngine,
+class MeanEngine:
+    """Says the weighted mean of what other engines say of the same inputs.
+
+    Its files are theirs, the name of each with ``part0``, ``part1``, … before it, and mean.json.
+
+    Args:
+        parts: Two engines or more.
+        weights: What each one counts for, above 0; equal when left out.
+
+    Attributes:
+        classes: Number of classes.
+        columns: Columns that its inputs must have at least; 0 if they are sequences.
+
+    Raises:
+        BundleError: The engines differ in classes, some read columns and others sequences, or the
+            weights are not as many as them or not above 0.
+    """
+
+    kind = "mean"
+    _FILE = "mean.json"
+
+    def __init__(self, parts: Sequence[Engine], weights: Sequence[float] | None = None) -> None:
+        chosen = [1.0] * len(parts) if weights is None else [float(weight) for weight in weights]
+        if len(parts) < 2 or len(chosen) != len(parts):
+            raise BundleError(f"a mean of {len(parts)} engines with {len(chosen)} weights is none")
+        if not math.isfinite(sum(chosen)) or not all(weight > 0 for weight in chosen):
+            raise BundleError(f"the weights of a mean, {chosen}, are not all above 0")
+        if len({part.classes for part in parts}) > 1:
+            numbers = ", ".join(str(part.classes) for part in parts)
+            raise BundleError(f"a mean of engines of {numbers} classes is none")
+        if len({part.columns > 0 for part in parts}) > 1:
+            raise BundleError("a mean of engines that read columns and sequences is none")
+        self._parts = tuple(parts)
+        self._weights = tuple(chosen)
+        self._shares = [np.float32(weight / sum(chosen)) for weight in chosen]
+        self.classes = parts[0].classes
+        self.columns = max(part.columns for part in parts)
+
+    @classmethod
+    def from_files(cls, files: dict[str, bytes]) -> MeanEngine:
+        """Make an engine of what :meth:`files` gave.
+
+        Raises:
+            BundleError: mean.json or a part is missing or damaged, or the parts make no mean.
+        """
+        try:
+            fields = json.loads(files[cls._FILE])
+            kinds = [str(kind) for kind in fields["kinds"]]
+            weights = [float(weight) for weight in fields["weights"]]
+        except KeyError as error:
+            raise BundleError(f"{cls._FILE}: {error} is missing; make the bundle anew") from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BundleError(f"{cls._FILE}: damaged ({error}); make the bundle anew") from None
+        parts = []
+        for i, kind in enumerate(kinds):
+            mark = f"part{i}"
+            own = {k.removeprefix(mark): v for k, v in files.items() if k.startswith(mark)}
+            try:
+                parts.append(engine_from_files(kind, own))
+            except BundleError as error:
+                raise BundleError(f"{mark}: {error}") from None
+        return cls(parts, weights)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the parts' files and what joins them, by file name."""
+        fields = {"kinds": [part.kind for part in self._parts], "weights": self._weights}
+        out = {self._FILE: json.dumps(fields).encode()}
+        for i, part in enumerate(self._parts):
+            out |= {f"part{i}{name}": data for name, data in part.files().items()}
+        return out
+
+    def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return each flow's probability per class; see :class:`Engine`."""
+        scores = np.zeros((len(inputs), self.classes), np.float32)
+        for part, share in zip(self._parts, self._shares, strict=True):
+            scores += part.scores(inputs) * share
+        return scores
+
+
+ENGINES: dict[str, Callable[[dict[str, bytes]], Engine]] = {
+    ForestEngine.kind: ForestEngine.from_files,
+    BoostedEngine.kind: BoostedEngine.from_files,
+    OnnxEngine.kind: OnnxEngine.from_files,
+    MeanEngine.kind: MeanEngine.from_files,
 }
-"""The engines that a bundle may name."""
+"""What makes each engine that a bundle may name."""
 
 
 def engine_from_files(kind: str, files: dict[str, bytes]) -> Engine:
@@ -251,4 +229,4 @@ def engine_from_files(kind: str, files: dict[str, bytes]) -> Engine:
     """
     if kind not in ENGINES:
         raise BundleError(f"engine {kind!r} is unknown; known are {', '.join(ENGINES)}")
-    return ENGINES[kind].from_files(files)
+    return ENGINES[kind](files)

@@ -8,14 +8,22 @@ flow's host did before (:mod:`flows.hosts`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flows.compiled import compiled
-from flows.packet import HOST_DTYPE, Array, Records
+from flows.packet import Array, Records
+from models.feature_names import (
+    FEATURE_SCHEMA,
+    FIRST,
+    HOST,
+    LATER,
+    SUMMARY,
+    Sight,
+    feature_names,
+)
 
 __all__ = [
     "FEATURE_SCHEMA",
@@ -26,97 +34,14 @@ __all__ = [
     "packet_sequence",
 ]
 
-FEATURE_SCHEMA = 2
-"""Version of everything in this module that changes a number that a model sees."""
-
-_FIRST = (
-    "protocol",
-    "ip_version",
-    "ip_bytes",
-    "ip_header_bytes",
-    "payload_bytes",
-    "ttl",
-    "tos",
-    "ip_flags",
-    "tcp_flags",
-    "tcp_window",
-    "tcp_mss",
-    "tcp_window_scale",
-    "tcp_options",
-    "tcp_timestamps",
-    "tcp_sack_permitted",
-    "tcp_header_bytes",
-    "icmp_type",
-    "icmp_code",
-    "sender_address_kind",
-    "receiver_address_kind",
-    "ip_id",
-    "log_tcp_timestamp",
-)
-_LATER = ("signed_ip_bytes", "signed_payload_bytes", "log_gap_us", "tcp_flags", "tcp_window")
-_SUMMARY = (
-    "packets",
-    "packets_from_originator",
-    "packets_from_responder",
-    "bytes_from_originator",
-    "bytes_from_responder",
-    "payload_from_originator",
-    "payload_from_responder",
-    "min_ip_bytes",
-    "max_ip_bytes",
-    "mean_ip_bytes",
-    "direction_changes",
-    "log_duration_us",
-    "log_max_gap_us",
-    "responder_ttl",
-    "responder_tcp_window",
-    "responder_tcp_mss",
-    "responder_tcp_window_scale",
-    "responder_tcp_options",
-    "responder_ip_id",
-    "responder_log_tcp_timestamp",
-    "ip_id_step",
-)
-_HOST = tuple(f"host_{name}" for name in HOST_DTYPE.names or ())
-_N_FIRST = len(_FIRST)
-_N_LATER = len(_LATER)
-_N_SUMMARY = len(_SUMMARY)
-
-_N_HOST = len(_HOST)
+_N_FIRST = len(FIRST)
+_N_LATER = len(LATER)
+_N_SUMMARY = len(SUMMARY)
+_N_HOST = len(HOST)
 _PACKET_CHANNELS = 20
 
 SEQUENCE_CHANNELS = _PACKET_CHANNELS + _N_HOST
 """Channels of :func:`packet_sequence`; the first says whether the packet is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What a model sees beyond the headers of the flow's own packets.
-
-    Attributes:
-        port: The responder's port.
-        host: What the flow's host did before. Of flows that come without it, it is all 0, as of a
-            host that has done nothing yet.
-    """
-
-    port: bool = False
-    host: bool = False
-
-
-def feature_names(depth: int, sight: Sight) -> tuple[str, ...]:
-    """Return the names of the columns of :func:`flow_features`, in order.
-
-    Args:
-        depth: First packets that count.
-        sight: What is seen.
-    """
-    names = list(_FIRST)
-    if depth > 1:
-        names += [f"{name}_{i + 1}" for i in range(1, depth) for name in _LATER]
-        names += _SUMMARY
-    if sight.host:
-        names += _HOST
-    return (*names, "responder_port") if sight.port else tuple(names)
 
 
 def flow_features(
@@ -389,9 +314,7 @@ def _sequence(
             row[13] = 1.0 if p.tcp_flags & 0x02 else (-1.0 if p.tcp_flags & 0x05 else 0.0)
             row[14] = 1.0 if p.tcp_flags & 0x08 else 0.0
             # The port's place in the order of things, not its value: 80 and 443 far apart.
-            row[15] = (
-                np.log1p(np.float64(p.responder_port)) / np.log1p(65_535.0) if port else 0.0
-            )
+            row[15] = np.log1p(np.float64(p.responder_port)) / np.log1p(65_535.0) if port else 0.0
             row[16] = (p.address_kinds >> 4) / 15.0
             row[17] = (p.address_kinds & 15) / 15.0
             row[18] = p.ip_id / 65_535.0

@@ -25,7 +25,7 @@ __all__ = [
     "parse_manifest",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the bundle's layout."""
 
 VALIDATION_FOLDER = "validation"
@@ -35,6 +35,7 @@ MAX_WAIT_S = 10.0
 """How long after its first packet a flow waits for more, unless a bundle says otherwise."""
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_FileName = Annotated[str, Field(pattern=r"^[a-z0-9]+(\.[a-z0-9]+)*\.[a-z]+$")]
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -55,7 +56,11 @@ class TierEntry(_Strict):
     Attributes:
         name: Its name, unique in the bundle.
         depth: First packets that it judges.
-        threshold: Confidence from which on its answer is final; above 1: never sure.
+        threshold: Assurance from which on its answer is final; above 1: never sure.
+        class_thresholds: The same for each class that it names, instead; None: alike for all.
+        gate: What assurance is, see :mod:`models.gates`.
+        gate_files: Names of the gate's files, in its folder ``gate<tier>``.
+        cost_us: What it takes a flow, microseconds, by flows in a call; where it was trained.
         engine: Key of :data:`models.engines.ENGINES`.
         inputs: What it sees: columns or a sequence of packets.
         with_port: Whether it sees the responder's port.
@@ -68,12 +73,16 @@ class TierEntry(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9@._-]{0,63}$")
     depth: int = Field(ge=1, le=MAX_DEPTH)
     threshold: float = Field(ge=0.0, le=2.0)
+    class_thresholds: tuple[Annotated[float, Field(ge=0.0, le=2.0)], ...] | None = None
+    gate: Literal["benefit", "confidence", "margin", "entropy"] = "confidence"
+    gate_files: tuple[_FileName, ...] = ()
+    cost_us: dict[Annotated[str, Field(pattern=r"^[0-9]{1,5}$")], float] = {}
     engine: str = Field(pattern=r"^[a-z]{1,32}$")
-    inputs: Literal["columns", "sequence"]
+    inputs: Literal["columns", "sequence", "bits"]
     with_port: bool
     with_host: bool
     folder: str = Field(pattern=r"^tier[0-9]{1,2}$")
-    files: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+\.[a-z]+$")], ...]
+    files: tuple[_FileName, ...]
     calibration: CalibrationEntry
 
 
@@ -94,7 +103,7 @@ class Manifest(_Strict):
         digest: SHA-256 of the rest of this manifest.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     feature_schema: int
     classes: tuple[str, ...] = Field(min_length=1, max_length=65_535)
     tiers: tuple[TierEntry, ...] = Field(min_length=1, max_length=16)
@@ -113,10 +122,15 @@ class Manifest(_Strict):
             raise ValueError(f"the depths {depths} decrease")
         if len(set(names)) != len(names) or len(set(self.classes)) != len(self.classes):
             raise ValueError("a tier or a class is named twice")
-        for tier in self.tiers:
-            if (tier.engine == "forest") != (tier.inputs == "columns"):
-                raise ValueError(f"{tier.name}: a {tier.engine} engine does not read {tier.inputs}")
         listed = {f"{tier.folder}/{name}" for tier in self.tiers for name in tier.files}
+        for i, tier in enumerate(self.tiers):
+            if (tier.gate == "benefit") != bool(tier.gate_files):
+                raise ValueError(f"{tier.name}: a {tier.gate} gate with files {tier.gate_files}")
+            if tier.class_thresholds is not None and len(tier.class_thresholds) != len(
+                self.classes
+            ):
+                raise ValueError(f"{tier.name}: there is not one threshold for each class")
+            listed |= {f"gate{i}/{name}" for name in tier.gate_files}
         if self.validation not in ((), VALIDATION_FILES):
             raise ValueError(f"validation: {', '.join(VALIDATION_FILES)} are kept, or nothing")
         kept = {f"{VALIDATION_FOLDER}/{name}" for name in self.validation}

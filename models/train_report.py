@@ -7,7 +7,7 @@ from typing import Any
 
 from models.uncertainty import SCORES
 
-__all__ = ["TierReport", "TrainReport", "card_text"]
+__all__ = ["CandidateReport", "TierReport", "TrainReport", "card_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,9 @@ class TierReport:
         risk_coverage: Area under the risk-coverage curve, less is better, by each of
             :data:`models.uncertainty.SCORES`, calibrated on other captures. The runtime goes by
             ``least_confidence``.
-        threshold: Confidence from which on its answer is final; 2: never.
+        threshold: Assurance from which on its answer is final; 2: never.
         bytes: Size of its files.
+        cost_us: What it takes a flow, features included, microseconds, by flows in a call.
     """
 
     name: str
@@ -37,6 +38,26 @@ class TierReport:
     risk_coverage: dict[str, float]
     threshold: float
     bytes: int
+    cost_us: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """What was tried, judged on captures that it was not trained on.
+
+    Attributes:
+        name: Its name; ``+host`` and ``+port`` say what it sees beyond the flow's headers.
+        depth: First packets that it judges.
+        weighted_f1: On all flows.
+        macro_f1: On all flows.
+        cost_us: What it takes a flow, features included, microseconds, by flows in a call.
+    """
+
+    name: str
+    depth: int
+    weighted_f1: float
+    macro_f1: float
+    cost_us: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +66,7 @@ class TrainReport:
 
     Attributes:
         model_version: The bundle's version.
+        operating_point: ``balanced`` or ``accurate``.
         flows: Labelled flows that were learned from.
         groups: Groups (captures) that they come from.
         classes: Names of the classes.
@@ -52,17 +74,23 @@ class TrainReport:
         unlabelled: Flows of the captures that have no label.
         damaged: Captures that could not be read to their end, with the reason.
         tiers: The bundle's tiers.
-        candidates: Weighted F1 of all that was tried, by name; ``+port``: with the port.
+        candidates: All that was tried.
+        skipped: What was left out, as time had run out.
         with_port: Whether the tiers see the responder's port.
+        with_host: Whether the tiers see what the flow's host did before.
+        gate: What their thresholds are compared with, see :mod:`models.gates`.
+        by_gate: Share of flows within 16 ms and typical wait (ms), by kind of gate.
         early: Expected share of flows that are answered before the deepest tier.
         loss: Expected loss of weighted F1 against the deepest tier alone.
         loss_bound: Its upper bound (one-sided 90 %, of F1 and accuracy the greater).
         within_16ms: Expected share of flows that wait for packets for 16 ms at most.
         escalated: Expected share of flows that are answered behind packet 1.
+        mean_cost_us: Expected model time of a flow, microseconds.
         seconds: How long it took, after the captures had been read.
     """
 
     model_version: str
+    operating_point: str
     flows: int
     groups: int
     classes: tuple[str, ...]
@@ -70,13 +98,18 @@ class TrainReport:
     unlabelled: int
     damaged: tuple[tuple[str, str], ...]
     tiers: tuple[TierReport, ...]
-    candidates: dict[str, float]
+    candidates: tuple[CandidateReport, ...]
+    skipped: tuple[str, ...]
     with_port: bool
+    with_host: bool
+    gate: str
+    by_gate: dict[str, tuple[float, float]]
     early: float
     loss: float
     loss_bound: float
     within_16ms: float
     escalated: float
+    mean_cost_us: float
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,11 +117,18 @@ class TrainReport:
         return asdict(self)
 
 
+_GATES = {
+    "benefit": "what a gate has learned of the benefit of asking the deepest tier",
+    "confidence": "least confidence, the calibrated score of the top class",
+    "margin": "the margin",
+    "entropy": "the entropy",
+}
+
 _CARD = """\
 # ServeFlow cascade
 
 Names the class of a network flow from header fields of its first packets. It sees no address and
-no payload{port}.
+no payload{port}.{host}
 
 All figures are cross-validated by capture: no tier was trained on the captures that it is judged
 on here. Other networks differ: evaluate on your own before you rely on it.
@@ -107,7 +147,7 @@ Tried, with the weighted F1 of each: {candidates}.
 
 Area under the risk-coverage curve (less is better): the share of wrong answers among the surest
 flows, in the mean over all shares of flows that are answered. Each way is calibrated on other
-captures. The cascade goes by least confidence: the calibrated score of the top class.
+captures. The thresholds of this cascade are compared with {gate}.
 
 | tier | least confidence | margin | entropy |
 |---|---|---|---|
@@ -132,6 +172,8 @@ def card_text(report: TrainReport) -> str:
     dropped = ", ".join(f"{name} ({n})" for name, n in report.dropped_classes.items())
     return _CARD.format(
         port=", but the responder's port" if report.with_port else ", nor any port",
+        host=" It sees what the flow's host did before." if report.with_host else "",
+        gate=_GATES[report.gate],
         flows=report.flows,
         groups=report.groups,
         n_classes=len(report.classes),
@@ -140,5 +182,5 @@ def card_text(report: TrainReport) -> str:
         unlabelled=report.unlabelled,
         tiers="\n".join(rows),
         uncertainty="\n".join(uncertainty),
-        candidates=", ".join(f"{name} {f1:.4f}" for name, f1 in report.candidates.items()),
+        candidates=", ".join(f"{one.name} {one.weighted_f1:.4f}" for one in report.candidates),
     )

@@ -6,93 +6,116 @@ import platform
 import time
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from flows.errors import LabelsError
-from models.assignment import NEVER, Assignment, Judgements, assign
 from models.bundle import BundleContents, TierModel, check_replaceable, write_bundle
-from models.calibration import Calibration, calibration_error, fit_calibration
+from models.calibration import calibration_error
+from models.candidates import (
+    Candidate,
+    Task,
+    judge_candidate,
+    mean_candidate,
+    measured,
+    task_of,
+)
 from models.card import bounded_text, operating_point, with_operating_point
+from models.composition import Plan, PlannedTier, compose
 from models.dataset import Dataset, Progress, load_dataset
-from models.folds import grouped_folds
+from models.features import Sight
+from models.goals import NEVER, LossGoal, Threshold
 from models.manifest import MAX_WAIT_S
 from models.metrics import accuracy, f1_scores
-from models.train_report import TierReport, TrainReport, card_text
+from models.train_report import CandidateReport, TierReport, TrainReport, card_text
 from models.uncertainty import calibrated, risk_coverage
 from models.validation import Validation
-from models.zoo import DEEP, FAST, MIDDLE, Recipe, inputs_of
+from models.zoo import DEPTHS, Effort, Recipe, Share, extra_trees, zoo
 
-__all__ = ["train", "train_on"]
+__all__ = ["BALANCED_COST_US", "TrainSettings", "train", "train_on"]
+
+BALANCED_COST_US = 8.0
+"""Model time that a flow may take on average at the operating point ``balanced``."""
 
 _FOLDS = 4
-_FEWEST_FLOWS = 10  # of a class
-_FEWEST_GROUPS = 2  # that hold a class: one to learn from, one to check with
-_PORT_GAIN = 0.002  # weighted F1 that the port must bring: what runs on which port is a habit
-_MIDDLE_GAIN = 0.05  # that a tier in between must take off the mean logarithm of the waits
-_LOSS_BUDGET = 0.005  # weighted F1 or accuracy that answering early may cost
-_WANTED = (
-    "Chosen by training: the shortest waits at which the loss of weighted F1 and of accuracy is "
-    f"bounded by {100 * _LOSS_BUDGET:g} percentage points. `serveflow tune` chooses anew, without "
-    "training."
-)
-_MADE_BY = ("serveflow", "numpy", "scikit-learn", "torch", "onnx")
+_FEW_GROUPS = 10
+_SIGHT_GAIN = 0.002  # weighted F1 that seeing more must bring: it is more that may be different
+_SHARES: tuple[Share, ...] = (0.4, None)  # columns that a split of trees chooses from
+_MADE_BY = ("serveflow", "numpy", "scikit-learn", "lightgbm", "torch", "onnx")
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """Flows to learn from, with the classes as numbers."""
+class TrainSettings:
+    """How a cascade is trained.
 
-    data: Dataset
-    classes: tuple[str, ...]
-    true: npt.NDArray[np.int64]
-    fold: npt.NDArray[np.int64]
-    seed: int
-    max_wait_s: float
-    dropped: dict[str, int]
+    Attributes:
+        effort: How many candidates are tried: ``quick``, ``standard`` or ``full``.
+        operating_point: ``balanced``: at most :data:`BALANCED_COST_US` a flow on average;
+            ``accurate``: whatever it takes.
+        max_f1_loss: Weighted F1 and accuracy that answering early may cost, as a share: what the
+            bound of the loss against the deepest tier may be.
+        port: Whether models see the responder's port; None: if it helps.
+        host: Whether models see what the flow's host did before; None: if it helps.
+        gate: One of :data:`models.gates.GATES`; None: the best.
+        time_limit_s: After so long no further candidate is tried (wall clock).
+        max_wait_s: How long after its first packet a flow waits for more (capture time).
+        seed: Of all that is drawn.
+    """
+
+    effort: Effort = "standard"
+    operating_point: str = "balanced"
+    max_f1_loss: float = 0.005
+    port: bool | None = None
+    host: bool | None = None
+    gate: str | None = None
+    time_limit_s: float = 1_200.0
+    max_wait_s: float = MAX_WAIT_S
+    seed: int = 0
+
+    @property
+    def goal(self) -> LossGoal:
+        """What the thresholds are wanted for."""
+        limited = self.operating_point == "balanced"
+        return LossGoal(self.max_f1_loss, BALANCED_COST_US if limited else float("inf"))
 
 
 class _Steps:
-    """Tells a progress callback of steps."""
+    """Tells a progress callback of steps; how many there will be is a guess at first."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
-        self._total = total
-        self._done = 0
+        self.total = total
+        self.done = 0
 
     def begin(self, step: str) -> None:
         if self._progress is not None:
-            self._progress(step, self._done, self._total)
-        self._done += 1
+            self._progress(step, self.done, max(self.total, self.done + 1))
+        self.done += 1
 
 
 def train(
     captures: Path,
     labels: Path,
     out: Path,
+    settings: TrainSettings | None = None,
     *,
     label_column: str = "label",
     group_by: str = "pcap",
-    max_wait_s: float = MAX_WAIT_S,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainReport:
-    """Train a cascade and write its bundle; the same input gives the same bundle.
+    """Train a cascade and write its bundle.
 
-    Everything that is chosen (port or not, the deepest model, calibration, thresholds) is chosen
-    by cross-validation in which a capture is never on both sides.
+    Everything that is chosen (what is seen, the tiers, calibration, gates, thresholds) is chosen
+    by cross-validation in which a capture is never on both sides. The same input gives the same
+    models; costs are measured, and where they decide, another machine may decide otherwise.
 
     Args:
         captures: Folder of captures.
         labels: Their labels.csv, see :meth:`models.labels.LabelBook.read`.
         out: Folder for the bundle; a bundle that is there is replaced.
+        settings: How; the defaults when left out.
         label_column: Name of the label's column.
         group_by: ``pcap``, or the column of ``labels`` whose values stay on one side of a split.
-        max_wait_s: How long after its first packet a flow waits for more (capture time).
-        seed: Of all that is drawn.
         progress: Told of each step.
 
     Raises:
@@ -100,33 +123,32 @@ def train(
         BundleError: ``out`` holds something else than a bundle.
     """
     check_replaceable(out)
+    chosen = settings or TrainSettings()
     data = load_dataset(
         captures,
         labels,
         label_column=label_column,
         group_by=group_by,
-        depth=max(recipe.depth for recipe in DEEP),
-        max_wait_s=max_wait_s,
+        depth=max(DEPTHS),
+        max_wait_s=chosen.max_wait_s,
         progress=progress,
     )
-    return train_on(data, out, seed=seed, max_wait_s=max_wait_s, progress=progress)
+    return train_on(data, out, chosen, progress=progress)
 
 
 def train_on(
     data: Dataset,
     out: Path,
+    settings: TrainSettings | None = None,
     *,
-    max_wait_s: float = MAX_WAIT_S,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train a cascade on flows that have been read already; see :func:`train`.
 
     Args:
-        data: Labelled flows, cut off at ``max_wait_s``.
+        data: Labelled flows, cut off at the settings' ``max_wait_s``.
         out: Folder for the bundle; a bundle that is there is replaced.
-        max_wait_s: How long after its first packet a flow waits for more (capture time).
-        seed: Of all that is drawn.
+        settings: How; the defaults when left out.
         progress: Told of each step.
 
     Raises:
@@ -135,178 +157,182 @@ def train_on(
     """
     check_replaceable(out)
     begin_s = time.monotonic()
-    task = _task(data, seed, max_wait_s)
-    steps = _Steps(progress, 3 * len(FAST) + 2 * len(MIDDLE) + len(DEEP) + 2)
-    scores: dict[tuple[str, bool], npt.NDArray[np.float32]] = {}
-    for with_port in (False, True):
-        for recipe in (*FAST, DEEP[0]):
-            steps.begin(f"validating {recipe.name}{'+port' if with_port else ''}")
-            scores[recipe.name, with_port] = _out_of_fold(task, recipe, with_port)
-    with_port = _port_pays(task, scores)
-    for recipe in (*MIDDLE, *DEEP[1:]):
-        steps.begin(f"validating {recipe.name}{'+port' if with_port else ''}")
-        scores[recipe.name, with_port] = _out_of_fold(task, recipe, with_port)
-    own = {recipe.name: scores[recipe.name, with_port] for recipe in (*FAST, *MIDDLE, *DEEP)}
-    deepest = max(DEEP, key=lambda recipe: _weighted_f1(task, own[recipe.name]))
-    plan = _plan(task, (*FAST, deepest), own)
-    for n in range(1, len(MIDDLE) + 1):
-        for middle in combinations(MIDDLE, n):
-            longer = _plan(task, (*FAST, *middle, deepest), own)
-            if longer.assignment.wait <= plan.assignment.wait - _MIDDLE_GAIN:
-                plan = longer
+    chosen = settings or TrainSettings()
+    # With few captures each one left out is missed: then every capture is a fold of its own.
+    groups = len(np.unique(data.groups))
+    folds = groups if groups <= _FEW_GROUPS else _FOLDS
+    task = task_of(data, folds, chosen.seed, chosen.max_wait_s)
+    steps = _Steps(progress, 20)
+    candidates, sight, share = _choose_sight(task, chosen, steps)
+    recipes = zoo(chosen.effort, share)
+    steps.total = steps.done + len(recipes) + 6
+    judged = {one.name: one for one in candidates}
+    skipped = _judge_all(task, recipes, sight, judged, begin_s + chosen.time_limit_s, steps)
+    steps.begin("composing the cascade")
+    usable = [one for one in judged.values() if one.sight == sight]
+    plan = compose(task, usable, chosen.goal, chosen.gate)
     models = []
-    reports = []
-    for recipe, calibration, threshold in zip(
-        plan.recipes, plan.calibrations, (*plan.assignment.thresholds, NEVER), strict=True
-    ):
-        steps.begin(f"training {recipe.name}")
-        model = _final(task, recipe, with_port, calibration, threshold)
-        models.append(model)
-        reports.append(_tier_report(task, model, own[recipe.name]))
-    candidates = {
-        f"{name}{'+port' if port else ''}": round(_weighted_f1(task, s), 4)
-        for (name, port), s in scores.items()
-    }
-    return _write(task, models, reports, candidates, plan, out, begin_s)
+    thresholds: tuple[Threshold, ...] = (*plan.assignment.thresholds, NEVER)
+    for tier, threshold in zip(plan.tiers, thresholds, strict=True):
+        steps.begin(f"training {tier.candidate.recipe.name}")
+        models.append(_final(task, tier, threshold))
+    return _write(task, chosen, models, list(judged.values()), skipped, plan, out, begin_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A choice of tiers, with all that is found on flows that they were not trained on."""
+def _choose_sight(
+    task: Task, settings: TrainSettings, steps: _Steps
+) -> tuple[list[Candidate], Sight, Share]:
+    """Find what to look at with extremely randomised trees on the first and on all packets."""
+    judged: list[Candidate] = []
 
-    recipes: tuple[Recipe, ...]
-    calibrations: tuple[Calibration, ...]
-    judged: tuple[Judgements, ...]
-    assignment: Assignment
+    def score(share: Share, sight: Sight) -> float:
+        found = []
+        for depth in (DEPTHS[0], DEPTHS[-1]):
+            recipe = extra_trees(depth, 20, share)
+            steps.begin(f"validating {recipe.name}{'+host' * sight.host}{'+port' * sight.port}")
+            found.append(judge_candidate(task, recipe, sight))
+        judged.extend(found)
+        return float(np.mean([one.weighted_f1 for one in found]))
+
+    sight = Sight(port=settings.port or False, host=settings.host or False)
+    by_share = {}
+    kept: dict[Share, list[Candidate]] = {}
+    for share in _SHARES:
+        judged = []
+        by_share[share] = score(share, sight)
+        kept[share] = judged
+    share = max(by_share, key=lambda one: by_share[one])
+    judged, best = kept[share], by_share[share]
+    if settings.host is None:
+        with_host = score(share, replace(sight, host=True))
+        if with_host >= best + _SIGHT_GAIN:
+            sight, best = replace(sight, host=True), with_host
+    if settings.port is None and score(share, replace(sight, port=True)) >= best + _SIGHT_GAIN:
+        sight = replace(sight, port=True)
+    return judged, sight, share
 
 
-def _plan(
-    task: _Task, recipes: tuple[Recipe, ...], own: dict[str, npt.NDArray[np.float32]]
-) -> _Plan:
-    calibrations = []
-    judged = []
+def _judge_all(
+    task: Task,
+    recipes: tuple[Recipe, ...],
+    sight: Sight,
+    judged: dict[str, Candidate],
+    until_s: float,
+    steps: _Steps,
+) -> tuple[str, ...]:
+    """Judge what has not been judged, while there is time; return what was left out."""
+    by_recipe = {one.recipe.name: one for one in judged.values() if one.sight == sight}
+    skipped = []
     for recipe in recipes:
-        scores = own[recipe.name]
-        said, top = scores.argmax(axis=1), _top(scores)
-        calibration = fit_calibration(top, said == task.true)
-        calibrations.append(calibration)
-        judged.append(
-            Judgements(said, calibration(top), recipe.depth, task.data.wait_ns(recipe.depth))
-        )
-    data = task.data
-    assignment = assign(
-        task.true, data.groups, judged, data.sizes, budget=_LOSS_BUDGET, seed=task.seed
-    )
-    return _Plan(recipes, tuple(calibrations), tuple(judged), assignment)
+        steps.begin(f"validating {recipe.name}")
+        if recipe.name in by_recipe:
+            continue
+        if recipe.parts and all(part.name in by_recipe for part in recipe.parts):
+            parts = [by_recipe[part.name] for part in recipe.parts]
+            found = mean_candidate(task, recipe, parts)
+        elif recipe.parts or time.monotonic() > until_s:
+            skipped.append(recipe.name)
+            continue
+        else:
+            found = judge_candidate(task, recipe, sight)
+        by_recipe[recipe.name] = judged[found.name] = found
+    return tuple(skipped)
 
 
-def _task(data: Dataset, seed: int, max_wait_s: float) -> _Task:
-    """Leave out classes too rare to learn and to check; number the others."""
-    names, at, counts = np.unique(data.labels, return_inverse=True, return_counts=True)
-    groups = np.array([len(np.unique(data.groups[at == c])) for c in range(len(names))])
-    kept = (counts >= _FEWEST_FLOWS) & (groups >= _FEWEST_GROUPS)
-    dropped = {str(names[c]): int(counts[c]) for c in np.flatnonzero(~kept)}
-    if kept.sum() < 2:
-        raise LabelsError(
-            f"{int(kept.sum())} of the {len(names)} classes have {_FEWEST_FLOWS} flows in "
-            f"{_FEWEST_GROUPS} captures or more; at least 2 such classes are needed"
-        )
-    chosen = data.select(kept[at])
-    classes, true = np.unique(chosen.labels, return_inverse=True)
-    true = true.astype(np.int64)
-    fold = grouped_folds(true, chosen.groups, _FOLDS, seed)
-    return _Task(chosen, tuple(map(str, classes)), true, fold, seed, max_wait_s, dropped)
-
-
-def _out_of_fold(task: _Task, recipe: Recipe, with_port: bool) -> npt.NDArray[np.float32]:
-    """Return what a tier scores flows that it was not trained on, float32 ``[n, classes]``."""
-    inputs = inputs_of(recipe, task.data, with_port)
-    scores = np.zeros((len(inputs), len(task.classes)), np.float32)
-    for fold in np.unique(task.fold):
-        rest = task.fold != fold
-        engine = recipe.fit(
-            inputs[rest], task.true[rest], task.data.groups[rest], len(task.classes), task.seed
-        )
-        scores[~rest] = engine.scores(inputs[~rest])
-    return scores
-
-
-def _port_pays(task: _Task, scores: dict[tuple[str, bool], npt.NDArray[np.float32]]) -> bool:
-    gains = [
-        _weighted_f1(task, scores[recipe.name, True])
-        - _weighted_f1(task, scores[recipe.name, False])
-        for recipe in (FAST[-1], DEEP[0])
-    ]
-    return bool(np.mean(gains) >= _PORT_GAIN)
-
-
-def _final(
-    task: _Task, recipe: Recipe, with_port: bool, calibration: Calibration, threshold: float
-) -> TierModel:
-    engine = recipe.fit(
-        inputs_of(recipe, task.data, with_port),
-        task.true,
-        task.data.groups,
-        len(task.classes),
-        task.seed,
-    )
+def _final(task: Task, tier: PlannedTier, threshold: Threshold) -> TierModel:
+    one = tier.candidate
+    engine = task.fit(one.recipe, task.inputs(one.recipe, one.sight))
+    alike = isinstance(threshold, float)
     return TierModel(
-        recipe.name, recipe.depth, threshold, recipe.inputs, with_port, calibration, engine
+        name=one.recipe.name,
+        depth=one.recipe.depth,
+        threshold=threshold if isinstance(threshold, float) else max(threshold),
+        inputs=one.recipe.inputs,
+        sight=one.sight,
+        calibration=tier.calibration,
+        engine=engine,
+        gate=tier.gate,
+        class_thresholds=None if isinstance(threshold, float) else threshold,
+        cost_us=measured(task, one.recipe, one.sight, engine) if alike else one.cost_us,
     )
 
 
-def _tier_report(task: _Task, model: TierModel, scores: npt.NDArray[np.float32]) -> TierReport:
-    said, top = scores.argmax(axis=1), _top(scores)
+def _tier_report(task: Task, model: TierModel, tier: PlannedTier) -> TierReport:
+    scores = tier.candidate.scores
+    said = scores.argmax(axis=1)
     right = said == task.true
-    confidence = calibrated(top, right, task.fold)
-    areas = risk_coverage(scores, task.true, task.fold)
     found = f1_scores(task.true, said)
     files = model.engine.files() if model.engine is not None else {}
+    areas = risk_coverage(scores, task.true, task.fold)
     return TierReport(
         name=model.name,
         depth=model.depth,
         weighted_f1=round(found["weighted_f1"], 4),
         macro_f1=round(found["macro_f1"], 4),
         accuracy=round(accuracy(task.true, said), 4),
-        calibration_error=round(calibration_error(confidence, right), 4),
+        calibration_error=round(
+            calibration_error(calibrated(scores.max(axis=1), right, task.fold), right), 4
+        ),
         risk_coverage={name: round(area, 4) for name, area in areas.items()},
         threshold=model.threshold,
         bytes=sum(len(data) for data in files.values()),
+        cost_us=model.cost_us,
     )
 
 
 def _write(
-    task: _Task,
+    task: Task,
+    settings: TrainSettings,
     models: list[TierModel],
-    reports: list[TierReport],
-    candidates: dict[str, float],
-    plan: _Plan,
+    judged: list[Candidate],
+    skipped: tuple[str, ...],
+    plan: Plan,
     out: Path,
     begin_s: float,
 ) -> TrainReport:
     assignment = plan.assignment
     report = TrainReport(
         model_version="",
+        operating_point=settings.operating_point,
         flows=len(task.data),
         groups=len(np.unique(task.data.groups)),
         classes=task.classes,
         dropped_classes=task.dropped,
         unlabelled=task.data.unlabelled,
         damaged=task.data.damaged,
-        tiers=tuple(reports),
-        candidates=candidates,
-        with_port=models[0].with_port,
+        tiers=tuple(
+            _tier_report(task, model, tier) for model, tier in zip(models, plan.tiers, strict=True)
+        ),
+        candidates=tuple(
+            CandidateReport(
+                one.name,
+                one.recipe.depth,
+                round(one.weighted_f1, 4),
+                round(one.macro_f1, 4),
+                one.cost_us,
+            )
+            for one in judged
+        ),
+        skipped=skipped,
+        with_port=models[0].sight.port,
+        with_host=models[0].sight.host,
+        gate=models[0].gate.kind,
+        by_gate={
+            kind: (round(found.within_16ms, 4), round(found.typical_wait_ms, 2))
+            for kind, found in plan.gates.items()
+        },
         early=round(assignment.early, 4),
         loss=round(assignment.loss, 4),
         loss_bound=round(assignment.loss_bound, 4),
         within_16ms=round(assignment.within_16ms, 4),
         escalated=round(assignment.escalated, 4),
+        mean_cost_us=round(assignment.cost_us, 2),
         seconds=0.0,
     )
     section = operating_point(
         assignment,
         [(model.name, model.depth) for model in models],
-        wanted=_WANTED,
+        wanted=_wanted(settings),
         guaranteed=bounded_text(report.groups),
         flows=report.flows,
         groups=report.groups,
@@ -319,19 +345,23 @@ def _write(
         made_with=_made_with(),
         max_wait_s=task.max_wait_s,
     )
-    validation = Validation(task.true, task.data.groups, task.data.sizes, plan.judged)
+    data = task.data
+    kept = tuple(tier.judged for tier in plan.tiers)
+    validation = Validation(task.true, data.groups, data.sizes, kept)
     model_version = write_bundle(contents, out, validation)
-    return replace(
-        report, model_version=model_version, seconds=round(time.monotonic() - begin_s, 1)
+    seconds = round(time.monotonic() - begin_s, 1)
+    return replace(report, model_version=model_version, seconds=seconds)
+
+
+def _wanted(settings: TrainSettings) -> str:
+    limit = ""
+    if np.isfinite(settings.goal.max_cost_us):
+        limit = f" and the models take at most {settings.goal.max_cost_us:g} µs a flow on average"
+    return (
+        f"`{settings.operating_point}`, chosen by training: the shortest waits at which the loss "
+        f"of weighted F1 and of accuracy is bounded by {100 * settings.max_f1_loss:g} percentage "
+        f"points{limit}. `serveflow tune` chooses anew, without training."
     )
-
-
-def _weighted_f1(task: _Task, scores: npt.NDArray[np.float32]) -> float:
-    return f1_scores(task.true, scores.argmax(axis=1))["weighted_f1"]
-
-
-def _top(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.asarray(scores.max(axis=1))
 
 
 def _made_with() -> dict[str, str]:

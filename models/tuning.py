@@ -14,20 +14,18 @@ from typing import Any
 import numpy as np
 
 from flows.errors import SettingsError
-from models.assignment import (
-    CONFIDENCE,
+from models.assignment import CONFIDENCE, Yardstick, route, search
+from models.bundle import check_replaceable, read_bundle, read_validation, rewrite_bundle
+from models.card import NOT_GUARANTEED, bounded_text, operating_point, with_operating_point
+from models.goals import (
     NEVER,
     Assignment,
     EscalationGoal,
     Goal,
     LossGoal,
+    Threshold,
     WithinGoal,
-    Yardstick,
-    route,
-    search,
 )
-from models.bundle import check_replaceable, read_bundle, read_validation, rewrite_bundle
-from models.card import NOT_GUARANTEED, bounded_text, operating_point, with_operating_point
 from models.guarantee import PATH, certified, fewest_units, group_losses, least_risk
 from models.validation import Validation
 
@@ -53,7 +51,7 @@ class Point:
         current: Whether it is the one that the bundle had.
     """
 
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Threshold, ...]
     early: float
     within_16ms: float
     escalated: float

@@ -6,7 +6,7 @@ Plain arrays, one row or column per flow::
     group.npy       group (capture), int32 [n]
     size.npy        packets that count, uint8 [n]
     label.npy       class that each tier names, uint16 [tiers, n]
-    confidence.npy  calibrated, float32 [tiers, n]
+    assurance.npy   what thresholds are compared with, float32 [tiers, n]
     wait.npy        nanoseconds that the flow waits for the tier's packets, int64 [tiers, n]
 """
 
@@ -32,7 +32,7 @@ _FLOW_DTYPES: dict[str, type[np.generic]] = {
 }
 _TIER_DTYPES: dict[str, type[np.generic]] = {
     "label.npy": np.uint16,
-    "confidence.npy": np.float32,
+    "assurance.npy": np.float32,
     "wait.npy": np.int64,
 }
 
@@ -63,7 +63,7 @@ class Validation:
             "group.npy": self.groups,
             "size.npy": self.sizes,
             "label.npy": np.stack([tier.labels for tier in self.tiers]),
-            "confidence.npy": np.stack([tier.confidence for tier in self.tiers]),
+            "assurance.npy": np.stack([tier.assurance for tier in self.tiers]),
             "wait.npy": np.stack([tier.wait_ns for tier in self.tiers]),
         }
         dtypes = {**_FLOW_DTYPES, **_TIER_DTYPES}
@@ -71,13 +71,14 @@ class Validation:
 
 
 def validation_from_files(
-    files: dict[str, bytes], depths: Sequence[int], classes: int
+    files: dict[str, bytes], depths: Sequence[int], costs_us: Sequence[float], classes: int
 ) -> Validation:
     """Read judgements back.
 
     Args:
         files: The content of each of :data:`VALIDATION_FILES`.
         depths: First packets that each tier judges.
+        costs_us: What each tier takes a flow.
         classes: Number of classes.
 
     Raises:
@@ -95,9 +96,9 @@ def validation_from_files(
     for name in ("true.npy", "label.npy"):
         if int({**flow, **tier}[name].max()) >= classes:
             raise BundleError(f"{name}: names a class that the manifest does not")
-    confidence = tier["confidence.npy"]
-    if not ((confidence >= 0.0) & (confidence <= 1.0)).all():
-        raise BundleError("confidence.npy: does not lie within 0 and 1")
+    assurance = tier["assurance.npy"]
+    if not ((assurance >= 0.0) & (assurance <= 1.0)).all():
+        raise BundleError("assurance.npy: does not lie within 0 and 1")
     if int(tier["wait.npy"].min()) < 0:
         raise BundleError("wait.npy: a flow waits less than nothing")
     return Validation(
@@ -106,9 +107,13 @@ def validation_from_files(
         sizes=flow["size.npy"].astype(np.int64),
         tiers=tuple(
             Judgements(
-                tier["label.npy"][t].astype(np.int64), confidence[t], depth, tier["wait.npy"][t]
+                tier["label.npy"][t].astype(np.int64),
+                assurance[t],
+                depth,
+                tier["wait.npy"][t],
+                cost,
             )
-            for t, depth in enumerate(depths)
+            for t, (depth, cost) in enumerate(zip(depths, costs_us, strict=True))
         ),
     )
 

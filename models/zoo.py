@@ -1,19 +1,26 @@
-"""The tiers that are trained: what each one is, sees and costs."""
+"""The models that may become tiers: what each one is, sees and how it is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from models.dataset import Dataset
-from models.engines import Engine
-from models.features import Sight
-from models.inputs import see
+from models.engines import Engine, MeanEngine
 
-__all__ = ["DEEP", "FAST", "MIDDLE", "Recipe", "inputs_of"]
+__all__ = ["DEPTHS", "EFFORTS", "Effort", "Recipe", "extra_trees", "quick_zoo", "zoo"]
+
+DEPTHS = (1, 2, 3, 5, 10)
+"""First packets that tiers may judge."""
+
+Effort = Literal["quick", "standard", "full"]
+EFFORTS: tuple[Effort, ...] = ("quick", "standard", "full")
+"""How much is tried in training."""
+
+Share = float | Literal["sqrt"] | None
 
 _Fit = Callable[
     [npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64], int, int], Engine
@@ -27,34 +34,84 @@ class Recipe:
     Attributes:
         name: Name of the tier.
         depth: First packets that it judges.
-        inputs: ``columns`` or ``sequence``, see :class:`models.bundle.TierModel`.
+        inputs: A key of :data:`models.inputs.FORMS`.
         fit: Trains it on inputs, classes, groups, the number of classes and a seed.
+        parts: Recipes whose mean it is; then it is not trained itself.
+        alone: Whether it must not be trained in one process with another at the same time.
     """
 
     name: str
     depth: int
     inputs: str
     fit: _Fit
+    parts: tuple[Recipe, ...] = ()
+    alone: bool = False
 
 
-def inputs_of(recipe: Recipe, data: Dataset, sight: Sight) -> npt.NDArray[np.float32]:
-    """Return what a tier sees of all flows; see :mod:`models.features`."""
-    return see(recipe.inputs, data.packets, data.offsets, recipe.depth, sight)
+def quick_zoo(share: Share) -> tuple[Recipe, ...]:
+    """Return the few recipes that are best for what they cost.
+
+    Args:
+        share: Columns that a split of extremely randomised trees chooses from.
+    """
+    return (
+        smoothed_tree(1),
+        *(extra_trees(depth, 20, share) for depth in DEPTHS[:-1]),
+        extra_trees(10, 60, share),
+    )
 
 
-def _tree(
-    inputs: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    classes: int,
-    seed: int,
-) -> Engine:
-    from models.forest import fit_tree
+def zoo(effort: Effort, share: Share) -> tuple[Recipe, ...]:
+    """Return what is tried, the most promising first: time may run out.
 
-    return fit_tree(inputs, labels, classes, seed=seed)
+    Args:
+        effort: How much.
+        share: Columns that a split of extremely randomised trees chooses from.
+    """
+    found = list(quick_zoo(share))
+    if effort == "quick":
+        return tuple(found)
+    large = [extra_trees(depth, 60, share) for depth in (1, 5)]
+    boosted = {depth: light_gbm(depth) for depth in (10, 1, 5)}
+    found += [*large, *boosted.values()]
+    found += [
+        mean(extra_trees(10, 60, share), boosted[10]),
+        mean(large[1], boosted[5]),
+        mean(large[0], boosted[1]),
+    ]
+    if effort == "standard":
+        return tuple(found)
+    found += [light_gbm(depth) for depth in (2, 3)]
+    found += [random_forest(depth, 60) for depth in DEPTHS]
+    found += [xgboost(10), extra_trees(10, 20, share)]
+    found += [network("mlp", depth) for depth in (10, 1)]
+    found += [network(kind, 10) for kind in ("cnn", "gru", "transformer")]
+    return tuple(found)
 
 
-def _extra_trees(trees: int, most_bytes: int) -> _Fit:
+def smoothed_tree(depth: int) -> Recipe:
+    """Return one tree of at most 1,024 leaves that says what a forest says."""
+
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        from models.forest import fit_distilled_tree, fit_extra_trees
+
+        teacher = fit_extra_trees(inputs, labels, classes, trees=60, most_bytes=_ANY, seed=seed)
+        rng = np.random.default_rng(seed)
+        drawn = np.concatenate([inputs, *(_crossed(inputs, labels, rng) for _ in range(_COPIES))])
+        return fit_distilled_tree(drawn, teacher.scores(drawn), seed=seed)
+
+    return Recipe(f"tree@{depth}", depth, "columns", fit)
+
+
+def extra_trees(depth: int, trees: int, share: Share) -> Recipe:
+    """Return extremely randomised trees (Geurts et al. 2006)."""
+
     def fit(
         inputs: npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64],
@@ -65,38 +122,121 @@ def _extra_trees(trees: int, most_bytes: int) -> _Fit:
         from models.forest import fit_extra_trees
 
         return fit_extra_trees(
-            inputs, labels, classes, trees=trees, most_bytes=most_bytes, seed=seed
+            inputs,
+            labels,
+            classes,
+            trees=trees,
+            min_leaf=1,
+            max_features=share,
+            most_bytes=_BYTES_PER_TREE * trees,
+            seed=seed,
         )
 
-    return fit
+    return Recipe(f"extra-trees-{trees}@{depth}", depth, "columns", fit)
 
 
-def _sequence(
-    inputs: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    classes: int,
-    seed: int,
-) -> Engine:
-    from models.sequence import SequenceSettings, fit_sequence
+def random_forest(depth: int, trees: int) -> Recipe:
+    """Return a random forest (Breiman 2001)."""
 
-    return fit_sequence(inputs, labels, groups, classes, SequenceSettings(seed=seed))
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        from models.forest import fit_random_forest
+
+        return fit_random_forest(
+            inputs, labels, classes, trees=trees, most_bytes=_BYTES_PER_TREE * trees, seed=seed
+        )
+
+    return Recipe(f"random-forest-{trees}@{depth}", depth, "columns", fit)
 
 
-FAST = (
-    Recipe("tree@1", 1, "columns", _tree),
-    Recipe("extra-trees@1", 1, "columns", _extra_trees(20, 1_000_000)),
-)
-"""The tiers on packet 1, cheapest first."""
+def light_gbm(depth: int, inputs: str = "columns") -> Recipe:
+    """Return boosted trees by LightGBM (Ke et al. 2017)."""
 
-MIDDLE = (
-    Recipe("extra-trees@2", 2, "columns", _extra_trees(20, 1_000_000)),
-    Recipe("extra-trees@5", 5, "columns", _extra_trees(20, 1_500_000)),
-)
-"""Tiers in between; those become part of a cascade that make flows wait less."""
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        from models.boosted import BoostedSettings, fit_lightgbm
 
-DEEP = (
-    Recipe("extra-trees@10", 10, "columns", _extra_trees(60, 6_000_000)),
-    Recipe("network@10", 10, "sequence", _sequence),
-)
-"""What may become the deepest tier; the better one on held-out captures does."""
+        return fit_lightgbm(inputs, labels, groups, classes, BoostedSettings(seed=seed))
+
+    return Recipe(f"lightgbm@{depth}", depth, inputs, fit)
+
+
+def xgboost(depth: int) -> Recipe:
+    """Return boosted trees by XGBoost (Chen and Guestrin 2016)."""
+
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        from models.boosted import BoostedSettings, fit_xgboost
+
+        return fit_xgboost(inputs, labels, groups, classes, BoostedSettings(seed=seed))
+
+    return Recipe(f"xgboost@{depth}", depth, "columns", fit)
+
+
+def network(kind: Literal["mlp", "cnn", "gru", "transformer"], depth: int) -> Recipe:
+    """Return a neural network, see :mod:`models.networks`."""
+
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        from models.networks import NetworkSettings, fit_network
+
+        return fit_network(kind, inputs, labels, groups, classes, NetworkSettings(seed=seed))
+
+    # torch draws from one generator per process, and sets its threads for all.
+    form = "columns" if kind == "mlp" else "sequence"
+    return Recipe(f"{kind}@{depth}", depth, form, fit, alone=True)
+
+
+def mean(first: Recipe, second: Recipe) -> Recipe:
+    """Return the mean of two recipes that judge as many packets and take the same inputs."""
+    name = f"{first.name.partition('@')[0]}-{second.name}"
+
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        return MeanEngine(
+            [part.fit(inputs, labels, groups, classes, seed) for part in (first, second)]
+        )
+
+    return Recipe(name, first.depth, first.inputs, fit, (first, second))
+
+
+def _crossed(
+    inputs: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Return flows of which some columns come from another flow of the same class."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    sizes = np.diff(starts)[labels]
+    other = order[starts[labels] + (rng.random(len(labels)) * sizes).astype(np.int64)]
+    return np.where(rng.random(inputs.shape) < _CROSSED, inputs[other], inputs)
+
+
+_COPIES = 4
+_CROSSED = 0.15  # share of the columns
+_BYTES_PER_TREE = 100_000
+_ANY = 1 << 40

@@ -76,7 +76,8 @@ def run_demo(speed: float, port: int | None) -> Run:
     config = override(load_config(default_config()), port=port, args={})
     with Service(config) as service:
         with messages.status("starting Ray Serve …") as status:
-            warm_up()  # while Ray starts: it takes a while where nothing has been compiled yet
+            # While Ray starts: it takes a while where nothing has been compiled yet.
+            warm_up(with_header=False)
             took_s = service.wait_ready(
                 on_wait=lambda s: status.update(f"starting Ray Serve … {s:.0f} s")
             )

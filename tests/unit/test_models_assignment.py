@@ -5,19 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.assignment import (
-    NEVER,
-    Assignment,
-    EscalationGoal,
-    Judgements,
-    LossGoal,
-    WithinGoal,
-    Yardstick,
-    assign,
-    route,
-    search,
-)
+from models.assignment import Judgements, Yardstick, assign, route, search
 from models.folds import grouped_folds
+from models.goals import NEVER, Assignment, EscalationGoal, LossGoal, WithinGoal
 
 
 def tier(labels: list[int] | np.ndarray, confidence: object, depth: int = 1) -> Judgements:

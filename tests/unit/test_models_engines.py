@@ -1,4 +1,4 @@
-"""Every engine keeps the same contract; a forest says exactly what scikit-learn's does."""
+"""A forest says exactly what scikit-learn's does; see test_models_contract for what all keep."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from flows.errors import BundleError
-from models.engines import Engine, ForestEngine, OnnxEngine, engine_from_files
-from models.features import SEQUENCE_CHANNELS, packet_sequence
-from models.forest import fit_extra_trees, fit_tree, forest_engine
+from models.engines import ForestEngine, OnnxEngine, engine_from_files
+from models.features import SEQUENCE_CHANNELS, Sight, packet_sequence
+from models.forest import fit_extra_trees, fit_random_forest, fit_tree, forest_engine, round_down
 from models.sequence import SequenceSettings, fit_sequence
 from models.synthetic import synthetic_dataset
 
@@ -27,77 +27,6 @@ def columns(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     x[:, 0] = rng.integers(0, 3, n)  # equal values, as header fields have
     y = (x[:, 0] + (x[:, 1] > 0)).astype(np.int64)
     return x, y
-
-
-@pytest.fixture(scope="module")
-def engines() -> dict[str, tuple[Engine, np.ndarray]]:
-    x, y = columns(600)
-    data = synthetic_dataset(300, seed=1)
-    s = packet_sequence(data.packets, data.offsets, data.depth, with_port=True)
-    label = np.unique(data.labels, return_inverse=True)[1]
-    settings = SequenceSettings(width=8, epochs=2)
-    return {
-        "tree": (fit_tree(x, y, CLASSES), x),
-        "extra trees": (fit_extra_trees(x, y, CLASSES, trees=7), x),
-        "network": (fit_sequence(s, label, data.groups, CLASSES, settings), s),
-    }
-
-
-each_engine = pytest.mark.parametrize("name", ["tree", "extra trees", "network"])
-
-
-@each_engine
-def test_scores_are_probabilities_of_all_classes(
-    engines: dict[str, tuple[Engine, np.ndarray]], name: str
-) -> None:
-    engine, x = engines[name]
-    scores = engine.scores(x)
-    assert scores.dtype == np.float32
-    assert scores.shape == (len(x), CLASSES)
-    assert engine.classes == CLASSES
-    assert (scores >= 0).all()
-    np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-5)
-
-
-@each_engine
-def test_inputs_are_left_as_they_are_and_may_be_read_only(
-    engines: dict[str, tuple[Engine, np.ndarray]], name: str
-) -> None:
-    engine, x = engines[name]
-    before = x.copy()
-    frozen = x.copy()
-    frozen.flags.writeable = False
-    np.testing.assert_array_equal(engine.scores(frozen), engine.scores(x))
-    np.testing.assert_array_equal(x, before)
-
-
-@each_engine
-def test_a_saved_engine_comes_back_the_same(
-    engines: dict[str, tuple[Engine, np.ndarray]], name: str
-) -> None:
-    engine, x = engines[name]
-    again = engine_from_files(engine.kind, engine.files())
-    np.testing.assert_array_equal(again.scores(x), engine.scores(x))
-    assert again.files() == engine.files()
-
-
-@each_engine
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 15, 16, 17, 64])
-def test_a_flow_scores_the_same_in_any_company(
-    engines: dict[str, tuple[Engine, np.ndarray]], name: str, rows: int
-) -> None:
-    engine, x = engines[name]
-    whole = engine.scores(x)
-    parts = [engine.scores(x[at : at + rows]) for at in range(0, len(x), rows)]
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
-    order = np.random.default_rng(0).permutation(len(x))
-    np.testing.assert_array_equal(engine.scores(x[order]), whole[order])
-
-
-@each_engine
-def test_no_flows_give_no_scores(engines: dict[str, tuple[Engine, np.ndarray]], name: str) -> None:
-    engine, x = engines[name]
-    assert engine.scores(x[:0]).shape == (0, CLASSES)
 
 
 MODELS: list[Callable[[], object]] = [
@@ -151,9 +80,42 @@ def test_a_forest_is_held_to_its_size() -> None:
     assert sum(map(len, engine.files().values())) < 22_000
 
 
+def leaves(engine: ForestEngine) -> int:
+    return len(np.load(io.BytesIO(engine.files()["values.npy"])))
+
+
+@pytest.mark.parametrize("fit", [fit_extra_trees, fit_random_forest])
+def test_the_options_of_forests_are_heeded(fit: Callable[..., ForestEngine]) -> None:
+    x, y = columns(600)
+    plain = fit(x, y, CLASSES, trees=5, seed=1)
+    assert leaves(fit(x, y, CLASSES, trees=5, seed=1, min_leaf=30)) < leaves(plain) / 2
+    for other in ({"max_features": 0.2}, {"class_weight": "balanced"}, {"seed": 2}):
+        engine = fit(x, y, CLASSES, trees=5, **{"seed": 1, **other})
+        assert engine.files()["values.npy"] != plain.files()["values.npy"]
+
+
+def test_rare_classes_can_be_made_to_count() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1_000, 2)).astype(np.float32)
+    y = (rng.random(1_000) < 0.05).astype(np.int64)
+    shares = [
+        fit_tree(x, y, 2, min_leaf=200, class_weight=how).scores(x)[:, 1].mean()
+        for how in (None, "sqrt", "balanced")
+    ]
+    np.testing.assert_allclose(shares, [0.05, 0.2, 0.5], atol=0.07)
+
+
+def test_thresholds_beyond_float32_decide_as_before() -> None:
+    rounded = round_down(np.array([1e300, -1e300, 0.1, -0.1]))
+    greatest = np.finfo(np.float32).max
+    np.testing.assert_array_equal(rounded[:2], np.array([greatest, -np.inf], np.float32))
+    assert rounded[2] <= 0.1
+    assert rounded[3] <= -0.1
+
+
 def test_training_the_network_twice_gives_the_same_file() -> None:
     data = synthetic_dataset(120, seed=2)
-    s = packet_sequence(data.packets, data.offsets, data.depth, with_port=False)
+    s = packet_sequence(data.packets, data.offsets, data.depth, sight=Sight())
     label = np.unique(data.labels, return_inverse=True)[1]
     settings = SequenceSettings(width=8, epochs=2)
     first, second = (
@@ -177,7 +139,7 @@ def arrays() -> dict[str, np.ndarray]:
     return {name.removesuffix(".npy"): np.load(io.BytesIO(data)) for name, data in broken().items()}
 
 
-def edited(name: str, at: int, value: int) -> np.ndarray:
+def edited(name: str, at: int, value: float) -> np.ndarray:
     array = arrays()[name].copy()
     array[at] = value
     return array
@@ -194,11 +156,20 @@ def edited(name: str, at: int, value: int) -> np.ndarray:
         ("roots", 0, -1),
         ("left", -1, 10**6),  # the last node is a leaf: a row of values that is not there
         ("feature", 0, -2),
+        ("left", 0, 2),  # two nodes lead to the same one, and none to another
+        ("threshold", 0, np.nan),
     ],
 )
-def test_a_forest_whose_arrays_lead_astray_is_refused(name: str, at: int, value: int) -> None:
+def test_a_forest_whose_arrays_lead_astray_is_refused(name: str, at: int, value: float) -> None:
     with pytest.raises(BundleError, match="contradict"):
         ForestEngine.from_files(broken(**{name: edited(name, at, value)}))
+
+
+def test_leaves_that_are_no_probabilities_are_refused() -> None:
+    values = arrays()["values"]
+    for changed in (values * 2, values - [1, -1, 0, 0], values[:, :0]):
+        with pytest.raises(BundleError, match="no probabilities"):
+            ForestEngine.from_files(broken(values=changed.astype(np.float32)))
 
 
 def test_a_forest_of_other_types_or_lengths_is_refused() -> None:
@@ -250,5 +221,5 @@ def test_too_few_columns_are_refused() -> None:
 
 def test_the_network_takes_sequences_of_the_published_shape() -> None:
     data = synthetic_dataset(20)
-    s = packet_sequence(data.packets, data.offsets, 10, with_port=False)
+    s = packet_sequence(data.packets, data.offsets, 10, sight=Sight())
     assert s.shape == (20, 10, SEQUENCE_CHANNELS)

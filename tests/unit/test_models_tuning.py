@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from flows.errors import BundleError, SettingsError
-from models.assignment import NEVER, EscalationGoal, LossGoal, WithinGoal
 from models.bundle import read_bundle, write_bundle
 from models.card import with_operating_point
 from models.cascade import load_cascade
+from models.goals import NEVER, EscalationGoal, LossGoal, WithinGoal
 from models.guarantee import (
     PATH,
     certified,
@@ -204,7 +204,7 @@ def test_captures_that_lose_too_much_get_no_guarantee(tmp_path: Path) -> None:
     kept = synthetic_validation((1, 10), flows=600, groups=300)
     fast = kept.tiers[0]
     fast.labels[:] = 1 - kept.true
-    fast.confidence[:] = 1.0
+    fast.assurance[:] = 1.0
     wrong = synthetic_bundle(tmp_path / "wrong", depths=(1, 10), validation=kept)
     with pytest.raises(SettingsError, match="cannot be guaranteed: 300 captures lose"):
         tune(wrong, tmp_path / "out", goal_of(max_f1_loss=2.0), guarantee=True)

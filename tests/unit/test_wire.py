@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from flows.errors import WireError, WireSchemaError
-from flows.packet import PACKET_DTYPE
+from flows.packet import PACKET_DTYPE, packet_dtype
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
 from flows.wire import (
@@ -22,14 +23,17 @@ from flows.wire import (
     decode_batch,
     encode_batch,
     malformed_rows,
+    packet_schema,
 )
 
 METADATA = {"format": "serveflow.packets.v1", "collector": "edge", "watermark_ns": "7"}
 
 
-def some_packets(n: int) -> np.ndarray:
+def some_packets(n: int, *, with_header: bool = False) -> np.ndarray:
     rng = np.random.default_rng(1)
-    packets = np.zeros(n, PACKET_DTYPE)
+    packets = np.zeros(n, packet_dtype(with_header))
+    if with_header:
+        packets["header"] = rng.integers(0, 256, (n, 128))
     for name in PACKET_DTYPE.names:
         if name != "host":
             packets[name] = rng.integers(0, 200, n)
@@ -52,11 +56,42 @@ def stream(schema: pa.Schema, rows: int = 3, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000])
-def test_a_batch_comes_back_as_it_was(n: int) -> None:
-    batch = PacketBatch("edge#1", 123, some_packets(n))
-    back = decode_batch(encode_batch(batch))
+@pytest.mark.parametrize("with_header", [False, True])
+def test_a_batch_comes_back_as_it_was(n: int, with_header: bool) -> None:
+    batch = PacketBatch("edge#1", 123, some_packets(n, with_header=with_header))
+    back = decode_batch(encode_batch(batch), with_header=with_header)
     assert (back.collector, back.watermark_ns) == ("edge#1", 123)
+    assert back.packets.dtype == packet_dtype(with_header)
     assert (back.packets == batch.packets).all()
+
+
+def test_batches_in_parts_come_back_with_their_headers() -> None:
+    packets = some_packets(5, with_header=True)
+    body = encode_batch(PacketBatch("edge", 1, packets))
+    with pa.ipc.open_stream(body) as reader:
+        (whole,) = reader
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, whole.schema) as writer:
+        for part in (whole[:2], whole[2:2], whole[2:]):
+            writer.write_batch(part)
+    back = decode_batch(sink.getvalue(), with_header=True)
+    assert (back.packets == packets).all()
+
+
+@pytest.mark.parametrize(
+    ("with_header", "said"),
+    [(False, "column header is missing"), (True, "column header is not wanted")],
+)
+def test_headers_are_there_if_and_only_if_they_are_wanted(with_header: bool, said: str) -> None:
+    body = encode_batch(PacketBatch("edge", 1, some_packets(3, with_header=with_header)))
+    with pytest.raises(WireSchemaError, match=rf"^{said} \(GET /v1/schema lists the columns\)$"):
+        decode_batch(body, with_header=not with_header)
+
+
+def test_the_header_column_has_bytes() -> None:
+    assert packet_schema(False) == PACKET_SCHEMA
+    assert packet_schema(True).remove(0) == PACKET_SCHEMA
+    assert packet_schema(True).field("header").type == pa.binary(128)
 
 
 def test_a_missing_column_is_named() -> None:
@@ -136,6 +171,16 @@ def test_an_answer_that_breaks_off_is_an_error() -> None:
 def test_a_service_schema_comes_back_as_it_was() -> None:
     schema = ServiceSchema(10, 10.0, ("a",), ("t",), (10,), "v", 2, 100, 1000)
     assert ServiceSchema.from_dict(schema.to_dict()) == schema
+    wants = dataclasses.replace(schema, header=True)
+    assert ServiceSchema.from_dict(wants.to_dict()) == wants
+    columns = [[c["name"] for c in s.to_dict()["columns"]] for s in (schema, wants)]
+    assert columns[1] == ["header", *columns[0]]
+
+
+def test_a_service_that_says_nothing_of_headers_wants_none() -> None:
+    said = ServiceSchema(10, 10.0, ("a",), ("t",), (10,), "v", 2, 100, 1000).to_dict()
+    del said["header"]
+    assert not ServiceSchema.from_dict(said).header
 
 
 @pytest.mark.parametrize("change", [{"format": "v0"}, {"depth": 0}, {"depth": 65}, {"classes": 5}])

@@ -1,0 +1,158 @@
+"""What a tier's threshold is compared with: how sure it is, or what asking deeper would bring.
+
+Uncertainty says that an answer may be wrong; it does not say that more packets would put it right.
+A *benefit* gate learns just that, on flows that the tiers were not trained on: whether the
+deepest tier is right where this one is wrong, less the reverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.engines import Engine
+from models.folds import grouped_folds
+from models.uncertainty import certainty
+
+__all__ = [
+    "BENEFIT_COLUMNS",
+    "GATES",
+    "OUTCOMES",
+    "Gate",
+    "assurance",
+    "benefit_inputs",
+    "cross_fitted",
+    "fit_benefit",
+]
+
+GATES = ("benefit", "confidence", "margin", "entropy")
+"""Kinds of gates."""
+
+_TREES = 30
+_MIN_LEAF = 10
+
+OUTCOMES = 3
+"""Classes of a benefit gate's engine."""
+
+BENEFIT_COLUMNS = 4
+"""Columns of :func:`benefit_inputs` before the tier's own."""
+_FOLDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How a tier's answers are weighed.
+
+    Attributes:
+        kind: One of :data:`GATES`: the calibrated confidence, the top class's lead, the entropy,
+            or the benefit of asking the deepest tier.
+        engine: Of a benefit gate: scores flows by :func:`benefit_inputs`, as three classes: this
+            tier does better than the deepest, it does no matter, the deepest does better.
+    """
+
+    kind: str = "confidence"
+    engine: Engine | None = None
+
+
+def assurance(
+    gate: Gate,
+    scores: npt.NDArray[np.float32],
+    confidence: npt.NDArray[np.float32],
+    features: npt.NDArray[np.float32] | None,
+) -> npt.NDArray[np.float32]:
+    """Return what thresholds are compared with, float32 ``[n]`` within [0, 1]; more is surer.
+
+    Args:
+        gate: The tier's.
+        scores: Of the tier, float32 ``[n, classes]``.
+        confidence: Calibrated, float32 ``[n]``.
+        features: Columns of the same flows at the tier's depth; a benefit gate needs them.
+
+    Raises:
+        ValueError: A benefit gate has no engine or no features.
+    """
+    if gate.kind == "confidence":
+        return confidence
+    if gate.kind != "benefit":
+        return certainty(scores, gate.kind)
+    if gate.engine is None or features is None:
+        raise ValueError("a benefit gate needs its engine and the flows' columns")
+    return _assured(gate.engine, benefit_inputs(scores, features))
+
+
+def benefit_inputs(
+    scores: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return what a benefit gate looks at, float32 ``[n, 4 + columns]``.
+
+    The score of the top class, that of the second, the entropy, the top class's index, then the
+    tier's own columns.
+
+    Args:
+        scores: Of the tier, float32 ``[n, classes]``; at least two classes.
+        features: float32 ``[n, columns]``.
+    """
+    out = np.empty((len(scores), BENEFIT_COLUMNS + features.shape[1]), np.float32)
+    top = np.partition(scores, -2, axis=1)
+    out[:, 0], out[:, 1] = top[:, -1], top[:, -2]
+    out[:, 2] = -(scores * np.log(np.maximum(scores, 1e-9))).sum(axis=1)
+    out[:, 3] = scores.argmax(axis=1)
+    out[:, BENEFIT_COLUMNS:] = features
+    return out
+
+
+def fit_benefit(
+    inputs: npt.NDArray[np.float32],
+    right: npt.NDArray[np.bool_],
+    right_deepest: npt.NDArray[np.bool_],
+    seed: int = 0,
+) -> Gate:
+    """Learn where the deepest tier would do better.
+
+    Args:
+        inputs: :func:`benefit_inputs` of flows that neither tier was trained on.
+        right: Whether this tier's answer is right, ``[n]``.
+        right_deepest: Whether the deepest tier's is, ``[n]``.
+        seed: Makes it repeatable.
+    """
+    from models.forest import fit_extra_trees
+
+    benefit = 1 + right_deepest.astype(np.int64) - right
+    engine = fit_extra_trees(
+        inputs, benefit, OUTCOMES, trees=_TREES, min_leaf=_MIN_LEAF, max_features=0.4, seed=seed
+    )
+    return Gate("benefit", engine)
+
+
+def cross_fitted(
+    inputs: npt.NDArray[np.float32],
+    right: npt.NDArray[np.bool_],
+    right_deepest: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.int64],
+    seed: int = 0,
+) -> npt.NDArray[np.float32]:
+    """Return what a benefit gate says of captures that it was not trained on, float32 ``[n]``.
+
+    Args:
+        inputs: As for :func:`fit_benefit`, and so are the next two.
+        right: Whether this tier's answer is right.
+        right_deepest: Whether the deepest tier's is.
+        groups: Group (capture) of each flow, int64 ``[n]``; at least two.
+        seed: Makes it repeatable.
+    """
+    said = np.zeros(len(inputs), np.float32)
+    fold = grouped_folds(right.astype(np.int64), groups, _FOLDS, seed)
+    for one in np.unique(fold):
+        rest = fold != one
+        gate = fit_benefit(inputs[rest], right[rest], right_deepest[rest], seed)
+        if gate.engine is not None:
+            said[~rest] = _assured(gate.engine, inputs[~rest])
+    return said
+
+
+def _assured(engine: Engine, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return (1 - expected benefit) / 2: above a half where asking deeper would do harm."""
+    outcomes = engine.scores(inputs)
+    return np.asarray(outcomes[:, 0] + np.float32(0.5) * outcomes[:, 1])
