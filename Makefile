@@ -40,8 +40,10 @@ lab: install ## Make the embedded captures anew (root)
 	$(BIN)/pip install -q -c constraints.txt -e '.[lab]'
 	$(BIN)/python -m lab --out lab/captures
 
-train: install ## Train the embedded bundle anew
-	$(BIN)/serveflow train --captures lab/captures/train --labels lab/captures/train/labels.csv --out models/embedded
+LAB_RUNS := --captures lab/captures/train --labels lab/captures/train/labels.csv
+train: install ## Train the embedded bundles anew
+	$(BIN)/serveflow train $(LAB_RUNS) --out models/embedded
+	$(BIN)/serveflow train $(LAB_RUNS) --operating-point accurate --out models/embedded_accurate
 
 clean: ## Remove what was built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

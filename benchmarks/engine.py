@@ -29,7 +29,7 @@ from flows.table import FlowTable
 from models.bundle import TierModel, read_bundle
 from models.cascade import Cascade, judge
 from serveflow_app.local_sender import LocalSender
-from serveflow_app.settings import embedded_bundle
+from serveflow_app.settings import bundle_folder
 
 _CAPTURES = Path(__file__).resolve().parent.parent / "lab" / "captures"
 _BATCH = 256
@@ -95,7 +95,7 @@ def measure(work: Callable[[], int], rounds: int) -> dict[str, float]:
 def stages(rounds: int, repeat: int) -> dict[str, dict[str, float]]:
     """Measure each stage; return rates per second by name."""
     paths = sorted(_CAPTURES.rglob("*.pcap"))
-    contents = read_bundle(embedded_bundle())
+    contents = read_bundle(bundle_folder())
     cascade = Cascade(contents)
     chunks = _read(paths)
     total = sum(len(chunk.packets) for chunk in chunks)

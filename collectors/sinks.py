@@ -57,6 +57,7 @@ def verdict_lines(
                 "start_time": _iso_time(int(flow["start_time_ns"])),
                 "label": classes[verdict["label"]],
                 "confidence": round(float(verdict["confidence"]), 4),
+                "novelty": round(float(verdict["novelty"]), 4),
                 "tier": tiers[verdict["tier"]],
                 "packets_used": int(verdict["packets_used"]),
                 "reason": Reason(verdict["reason"]).text,

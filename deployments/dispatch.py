@@ -330,7 +330,7 @@ def _packets(rows: Records) -> int:
 def _verdicts(flow_id: npt.NDArray[np.uint64], answers: Records) -> Records:
     verdicts = np.zeros(len(answers), VERDICT_DTYPE)
     verdicts["flow_id"] = flow_id
-    for name in ("label", "confidence", "tier", "packets_used", "final", "infer_ns"):
+    for name in ("label", "confidence", "novelty", "tier", "packets_used", "final", "infer_ns"):
         verdicts[name] = answers[name]
     return verdicts
 

@@ -146,6 +146,7 @@ def verdicts_to_json(
             "flow_id": int(v["flow_id"]),
             "label": classes[v["label"]] if v["tier"] < len(tiers) else None,
             "confidence": round(float(v["confidence"]), 4),
+            "novelty": round(float(v["novelty"]), 4),
             "tier": tiers[v["tier"]] if v["tier"] < len(tiers) else None,
             "packets_used": int(v["packets_used"]),
             "final": bool(v["final"]),

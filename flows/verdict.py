@@ -31,6 +31,7 @@ ANSWER_DTYPE = np.dtype(
     [
         ("infer_ns", "<i8"),  # model time that this flow waited for, of all tiers asked in the call
         ("confidence", "<f4"),  # calibrated probability that the label is right, in [0, 1]
+        ("novelty", "<f4"),  # final: share of known flows that are less strange, in [0, 1]
         ("label", "<u2"),  # index into the bundle's classes
         ("tier", "u1"),  # the tier that gave label and confidence
         ("next_tier", "u1"),  # not final: the tier that is to judge next
@@ -48,6 +49,7 @@ VERDICT_DTYPE = np.dtype(
         ("wait_ns", "<i8"),  # capture time from packet 1 to what the verdict had to wait for
         ("infer_ns", "<i8"),  # model time, all tiers asked so far
         ("confidence", "<f4"),
+        ("novelty", "<f4"),
         ("label", "<u2"),
         ("tier", "u1"),
         ("packets_used", "u1"),

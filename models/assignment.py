@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ __all__ = [
     "Judgements",
     "Yardstick",
     "assign",
+    "by_class",
     "route",
     "search",
 ]
@@ -31,6 +31,11 @@ CONFIDENCE = 0.9
 """Of all bounds, one-sided."""
 
 _RESAMPLES = 200
+_SEED = 0  # of the moves
+_WIDE, _NARROW = 0.3, 0.005  # share of a tier's flows by which its threshold is moved
+_FEWEST_NAMED = 30  # flows that a tier gives a class before that gets a threshold of its own
+_PER_CLASS = 20  # thresholds that are tried of each
+_CLASS_SWEEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class Effort:
     """How thoroughly thresholds are searched for.
 
     Attributes:
-        trials: Combinations of thresholds on a coarse grid.
+        trials: How often the best thresholds are moved at random.
         sweeps: How often each tier's threshold is then looked at in turn.
         fine: Thresholds that are tried of it.
     """
@@ -115,8 +120,8 @@ class Effort:
     fine: int
 
 
-COARSE = Effort(trials=300, sweeps=1, fine=40)
-FULL = Effort(trials=4_000, sweeps=3, fine=150)
+COARSE = Effort(trials=400, sweeps=1, fine=30)
+FULL = Effort(trials=1_500, sweeps=2, fine=80)
 
 
 def search(
@@ -126,7 +131,11 @@ def search(
     effort: Effort = FULL,
     seen: list[Assignment] | None = None,
 ) -> Assignment:
-    """Find the thresholds that rank best: on a coarse grid, then tier by tier on a fine one.
+    """Find the thresholds that rank best.
+
+    First the same one for all tiers: what gates say is of one scale, so that is a good place to
+    begin. Then the best ones are moved at random, by less and less, and at last each tier's on a
+    fine grid.
 
     Args:
         yardstick: Measures thresholds.
@@ -139,27 +148,91 @@ def search(
     best = yardstick.measure((NEVER,) * fast)
     if seen is not None:
         seen.append(best)
-
-    def better_of(best: Assignment, thresholds: tuple[Threshold, ...]) -> Assignment:
-        if seen is None:
-            # Not even if it lost nothing; or lost no more than is seen. Bounds take longest.
-            for look in (yardstick.glance, yardstick.estimate):
-                if goal.rank(look(thresholds)) >= goal.rank(best):
-                    return best
-        found = yardstick.measure(thresholds)
-        if seen is not None:
-            seen.append(found)
-        return found if goal.rank(found) < goal.rank(best) else best
-
-    per_tier = max(2, int(effort.trials ** (1.0 / max(fast, 1))))
-    for thresholds in product(*(_candidates(tier.assurance, per_tier) for tier in tiers[:-1])):
-        best = better_of(best, thresholds)
+    pooled = np.concatenate([tier.assurance for tier in tiers[:-1]] or [tiers[-1].assurance])
+    for threshold in _candidates(pooled, 2 * effort.fine):
+        best = _better_of(yardstick, goal, best, (threshold,) * fast, seen)
+    sure = [np.sort(tier.assurance) for tier in tiers[:-1]]
+    rng = np.random.default_rng(_SEED)
+    for step in range(effort.trials if fast else 0):
+        spread = _WIDE * (_NARROW / _WIDE) ** (step / effort.trials)
+        which = rng.random(fast) < 0.5
+        which[rng.integers(fast)] = True
+        draw = rng.normal(0.0, spread, fast)
+        now = best.thresholds
+        trial = tuple(
+            _moved(sure[t], now[t], float(draw[t])) if which[t] else now[t] for t in range(fast)
+        )
+        best = _better_of(yardstick, goal, best, trial, seen)
     for _ in range(effort.sweeps):
         for t in range(fast - 1, -1, -1):
             for threshold in _candidates(tiers[t].assurance, effort.fine):
                 now = best.thresholds
-                best = better_of(best, (*now[:t], threshold, *now[t + 1 :]))
+                trial = (*now[:t], threshold, *now[t + 1 :])
+                best = _better_of(yardstick, goal, best, trial, seen)
     return best
+
+
+def by_class(yardstick: Yardstick, goal: Goal, found: Assignment, classes: int) -> Assignment:
+    """Give the classes that a tier names often a threshold each, where the goal gains by it.
+
+    One class of one tier after the other; all the others stay as they are meanwhile. Each
+    threshold rests on far fewer flows than one for all classes does.
+
+    Args:
+        yardstick: Measures thresholds.
+        goal: Ranks them: what is returned never ranks behind ``found``.
+        found: Where to begin.
+        classes: Number of classes: of so many thresholds consists one by class.
+    """
+    fast = len(yardstick.tiers) - 1
+    best = found
+    for _ in range(_CLASS_SWEEPS):
+        before = best
+        for t in range(fast - 1, -1, -1):
+            tier = yardstick.tiers[t]
+            # Flows short of packets are not this tier's to answer.
+            named, sure = tier.labels[yardstick.there(t)], tier.assurance[yardstick.there(t)]
+            often = np.flatnonzero(np.bincount(named, minlength=classes) >= _FEWEST_NAMED)
+            for label in often:
+                for threshold in _candidates(sure[named == label], _PER_CLASS):
+                    now = best.thresholds
+                    own = _with_class(now[t], int(label), threshold, classes)
+                    trial = (*now[:t], own, *now[t + 1 :])
+                    best = _better_of(yardstick, goal, best, trial, None)
+        if best is before:
+            break
+    return best
+
+
+def _with_class(now: Threshold, label: int, threshold: float, classes: int) -> Threshold:
+    each = [now] * classes if isinstance(now, float) else list(now)
+    each[label] = threshold
+    return each[0] if len(set(each)) == 1 else tuple(each)
+
+
+def _better_of(
+    yardstick: Yardstick,
+    goal: Goal,
+    best: Assignment,
+    thresholds: tuple[Threshold, ...],
+    seen: list[Assignment] | None,
+) -> Assignment:
+    """Return the better one of ``best`` and of what other thresholds do."""
+    if seen is None:
+        # Not even if it lost nothing; or lost no more than is seen. Bounds take longest.
+        for look in (yardstick.glance, yardstick.estimate):
+            if goal.rank(look(thresholds)) >= goal.rank(best):
+                return best
+    found = yardstick.measure(thresholds)
+    if seen is not None:
+        seen.append(found)
+    return found if goal.rank(found) < goal.rank(best) else best
+
+
+def _moved(sure: npt.NDArray[np.float32], threshold: Threshold, by: float) -> float:
+    """Move a threshold so that it lets ``by`` more or fewer of the flows through."""
+    at = float(np.searchsorted(sure, np.max(threshold))) / len(sure) + by
+    return NEVER if at >= 1.0 else float(sure[int(np.clip(at, 0.0, 1.0) * len(sure))])
 
 
 class Yardstick:
@@ -200,7 +273,11 @@ class Yardstick:
         self._fast = sum(tier.depth == 1 for tier in tiers)
         self._base = self._judge.scores(tiers[-1].labels)
         self._base_seen = self._judge.seen(tiers[-1].labels)
-        self._there = np.stack([sizes >= tier.depth for tier in tiers[:-1]]) if tiers[1:] else None
+        self._there = [sizes >= tier.depth for tier in tiers]
+
+    def there(self, t: int) -> npt.NDArray[np.bool_]:
+        """Tell which flows have the packets that tier ``t`` judges, ``[n]``."""
+        return np.asarray(self._there[t])
 
     def glance(self, thresholds: tuple[Threshold, ...]) -> Assignment:
         """Measure all but the loss, which is ``-inf`` and so is its bound."""
@@ -248,7 +325,7 @@ class Yardstick:
         last = len(self.tiers) - 1
         cost = self.tiers[last].cost_us * float((answered_by == last).mean())
         for t in range(last):
-            if self.tiers[t].cost_us and self._there is not None:
+            if self.tiers[t].cost_us:
                 cost += self.tiers[t].cost_us * float(((answered_by >= t) & self._there[t]).mean())
         return cost
 

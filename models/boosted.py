@@ -42,18 +42,25 @@ class BoostedSettings:
         leaves: Most leaves of a tree.
         min_leaf: Fewest rows at a leaf. XGBoost does not count rows but weighs them by how unsure
             it is of them; a tenth of this is the least weight.
+        min_hessian: Least sum of a leaf's second derivatives (LightGBM). With many classes most
+            rows hardly count for most trees: leaves of next to nothing take steps without end.
+        l2: Weight of the squared steps (Ridge).
+        max_step: Longest step of a leaf.
         column_share: Share of the columns that each tree sees.
         class_weight: How rare classes are made to count, see :func:`models.forest.row_weights`.
         threads: Threads of the library; XGBoost learns something else with another number of them.
         seed: Makes it repeatable.
     """
 
-    rounds: int = 200
-    patience: int = 15
+    rounds: int = 100
+    patience: int = 10
     learning_rate: float = 0.1
     leaves: int = 31
-    min_leaf: int = 5
-    column_share: float = 0.8
+    min_leaf: int = 3
+    min_hessian: float = 0.5
+    l2: float = 1.0
+    max_step: float = 1.0
+    column_share: float = 0.25
     class_weight: ClassWeight | None = None
     threads: int = 1
     seed: int = 0
@@ -75,7 +82,9 @@ def fit_lightgbm(
     classes: int,
     settings: BoostedSettings | None = None,
 ) -> BoostedEngine:
-    """Train with LightGBM; stop when flows of groups kept aside are no longer judged better.
+    """Train with LightGBM, for as many rounds as flows of groups kept aside are judged better.
+
+    Those are found first; then all flows are learned from.
 
     Args:
         inputs: float32 ``[n, features]``, no NaN.
@@ -93,38 +102,37 @@ def fit_lightgbm(
     present, train, aside = _parts(inputs, labels, groups, chosen)
     if len(present) < 2:
         return _one_class(int(present[0]), classes)
-    data = lightgbm.Dataset(train.inputs, train.labels, weight=train.weights)
-    stop: dict[str, Any] = {}
+    how = {
+        "objective": "multiclass",
+        "num_class": len(present),
+        "learning_rate": chosen.learning_rate,
+        "num_leaves": chosen.leaves,
+        "min_data_in_leaf": chosen.min_leaf,
+        "min_sum_hessian_in_leaf": chosen.min_hessian,
+        "lambda_l2": chosen.l2,
+        "max_delta_step": chosen.max_step,
+        "min_gain_to_split": 1e-6,  # by default it splits on what rounding leaves over
+        "feature_fraction": chosen.column_share,
+        "use_missing": False,
+        "zero_as_missing": False,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": chosen.threads,
+        "seed": chosen.seed,
+        "verbosity": -1,
+    }
+    rounds = chosen.rounds
     if aside is not None:
-        stop = {
-            "valid_sets": [data.create_valid(aside.inputs, aside.labels, weight=aside.weights)],
-            "callbacks": [lightgbm.early_stopping(chosen.patience, verbose=False)],
-        }
-    booster = lightgbm.train(
-        {
-            "objective": "multiclass",
-            "num_class": len(present),
-            "learning_rate": chosen.learning_rate,
-            "num_leaves": chosen.leaves,
-            "min_data_in_leaf": chosen.min_leaf,
-            "min_gain_to_split": 1e-6,  # by default it splits on what rounding leaves over
-            "feature_fraction": chosen.column_share,
-            "use_missing": False,
-            "zero_as_missing": False,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": chosen.threads,
-            "seed": chosen.seed,
-            "verbosity": -1,
-        },
-        data,
-        chosen.rounds,
-        **stop,
-    )
-    rounds = booster.best_iteration if aside is not None else -1
-    engine = lightgbm_engine(booster.model_to_string(num_iteration=rounds), present, classes)
+        data = lightgbm.Dataset(train.inputs, train.labels, weight=train.weights)
+        valid = data.create_valid(aside.inputs, aside.labels, weight=aside.weights)
+        stop = lightgbm.early_stopping(chosen.patience, verbose=False)
+        rounds = lightgbm.train(how, data, rounds, [valid], callbacks=[stop]).best_iteration
+        train = _together(train, aside)
+    data = lightgbm.Dataset(train.inputs, train.labels, weight=train.weights)
+    booster = lightgbm.train(how, data, rounds)
+    engine = lightgbm_engine(booster.model_to_string(), present, classes)
     sample = _sample(inputs)
-    theirs: Any = booster.predict(sample, num_iteration=rounds, num_threads=chosen.threads)
+    theirs: Any = booster.predict(sample, num_threads=chosen.threads)
     _check(engine, sample, theirs, present)
     return engine
 
@@ -136,7 +144,9 @@ def fit_xgboost(
     classes: int,
     settings: BoostedSettings | None = None,
 ) -> BoostedEngine:
-    """Train with XGBoost; stop when flows of groups kept aside are no longer judged better.
+    """Train with XGBoost, for as many rounds as flows of groups kept aside are judged better.
+
+    Those are found first; then all flows are learned from.
 
     Args:
         inputs: float32 ``[n, features]``, no NaN.
@@ -160,31 +170,35 @@ def fit_xgboost(
             part.inputs, part.labels, weight=part.weights, nthread=chosen.threads
         )
 
-    stop: dict[str, Any] = {}
+    how = {
+        "objective": "multi:softprob",
+        "num_class": len(present),
+        "eta": chosen.learning_rate,
+        "tree_method": "hist",
+        "grow_policy": "lossguide",
+        "max_depth": 0,
+        "max_leaves": chosen.leaves,
+        "min_child_weight": chosen.min_leaf / 10,
+        "reg_lambda": chosen.l2,
+        "max_delta_step": chosen.max_step,
+        "colsample_bytree": chosen.column_share,
+        "nthread": chosen.threads,
+        "seed": chosen.seed,
+        "verbosity": 0,
+    }
+    rounds = chosen.rounds
     if aside is not None:
-        stop = {"evals": [(matrix(aside), "aside")], "early_stopping_rounds": chosen.patience}
-    booster = xgboost.train(
-        {
-            "objective": "multi:softprob",
-            "num_class": len(present),
-            "eta": chosen.learning_rate,
-            "tree_method": "hist",
-            "grow_policy": "lossguide",
-            "max_depth": 0,
-            "max_leaves": chosen.leaves,
-            "min_child_weight": chosen.min_leaf / 10,
-            "colsample_bytree": chosen.column_share,
-            "nthread": chosen.threads,
-            "seed": chosen.seed,
-            "verbosity": 0,
-        },
-        matrix(train),
-        chosen.rounds,
-        verbose_eval=False,
-        **stop,
-    )
-    if aside is not None:
-        booster = booster[: booster.best_iteration + 1]
+        stopped = xgboost.train(
+            how,
+            matrix(train),
+            rounds,
+            evals=[(matrix(aside), "aside")],
+            early_stopping_rounds=chosen.patience,
+            verbose_eval=False,
+        )
+        rounds = stopped.best_iteration + 1
+        train = _together(train, aside)
+    booster = xgboost.train(how, matrix(train), rounds, verbose_eval=False)
     engine = xgboost_engine(bytes(booster.save_raw("json")), present, classes)
     sample = _sample(inputs)
     theirs = booster.predict(xgboost.DMatrix(sample, nthread=chosen.threads))
@@ -341,6 +355,17 @@ def _parts(
         return _Part(inputs[rows], index, None if weights is None else weights[rows])
 
     return present, part(~aside), part(aside) if aside.any() else None
+
+
+def _together(first: _Part, second: _Part) -> _Part:
+    weights = None
+    if first.weights is not None and second.weights is not None:
+        weights = np.concatenate([first.weights, second.weights])
+    return _Part(
+        np.concatenate([first.inputs, second.inputs]),
+        np.concatenate([first.labels, second.labels]),
+        weights,
+    )
 
 
 def _one_class(label: int, classes: int) -> BoostedEngine:

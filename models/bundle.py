@@ -5,6 +5,7 @@
     manifest.json       classes, tiers, thresholds, calibration, SHA-256 of everything else
     card.md             for people: what it was trained on and what it is worth
     tier0/feature.npy   … a forest as arrays, or model.onnx
+    novelty0/*.npy      what known flows look like to a tier, see models.novelty_files
     validation/*.npy    what the tiers said in cross-validation, see models.validation; not needed
                         to serve
 
@@ -23,22 +24,23 @@ from typing import Any
 
 from flows.errors import BundleError
 from models.bundle_files import check_file, checked_file, read_file, write_files
-from models.calibration import Calibration
+from models.bundle_tiers import load_engine, load_gate, load_novelty, sight_of
+from models.calibration import Calibration, calibration_of
 from models.costs import COST_BATCH
-from models.engines import Engine, engine_from_files
+from models.engines import Engine
 from models.features import FEATURE_SCHEMA, Sight
-from models.gates import BENEFIT_COLUMNS, OUTCOMES, Gate
+from models.gates import Gate
 from models.goals import Threshold
-from models.inputs import columns_of
 from models.manifest import (
     FORMAT,
     MAX_WAIT_S,
     VALIDATION_FOLDER,
     Manifest,
-    TierEntry,
     manifest_text,
     parse_manifest,
 )
+from models.novelty import Novelty
+from models.novelty_files import novelty_files
 from models.validation import Validation, validation_from_files
 
 __all__ = [
@@ -71,6 +73,7 @@ class TierModel:
         class_thresholds: Instead of ``threshold``, by the class that it names; None: alike for all.
         cost_us: What it takes a flow, gate and features included, microseconds, by flows in a
             call; measured where it was trained.
+        novelty: How strange flows are to it; None: it cannot tell, or is not loaded.
     """
 
     name: str
@@ -83,6 +86,7 @@ class TierModel:
     gate: Gate = field(default_factory=Gate)
     class_thresholds: tuple[float, ...] | None = None
     cost_us: dict[int, float] = field(default_factory=dict)
+    novelty: Novelty | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class BundleContents:
         training_data: SHA-256 over the training data.
         made_with: Versions of what made it.
         max_wait_s: How long a flow waits for packets after its first (capture time).
+        unknown_from: Novelty from which on a flow is labelled ``unknown``; None, or above 1: never.
         model_version: The first 12 digits of the manifest's digest; empty before it is written.
     """
 
@@ -105,6 +110,7 @@ class BundleContents:
     training_data: str
     made_with: dict[str, str]
     max_wait_s: float = MAX_WAIT_S
+    unknown_from: float | None = None
     model_version: str = ""
 
 
@@ -135,6 +141,8 @@ def write_bundle(
         files |= {f"tier{i}/{name}": data for name, data in own.items()}
         gate = tier.gate.engine.files() if tier.gate.engine is not None else {}
         files |= {f"gate{i}/{name}": data for name, data in gate.items()}
+        strange = novelty_files(tier.novelty) if tier.novelty is not None else {}
+        files |= {f"novelty{i}/{name}": data for name, data in strange.items()}
         tiers.append(
             {
                 "name": tier.name,
@@ -150,7 +158,8 @@ def write_bundle(
                 "with_host": tier.sight.host,
                 "folder": f"tier{i}",
                 "files": sorted(own),
-                "calibration": {"x": list(tier.calibration.x), "y": list(tier.calibration.y)},
+                "calibration": tier.calibration.fields(),
+                "novelty_files": sorted(strange),
             }
         )
     kept = validation.files() if validation is not None else {}
@@ -163,6 +172,7 @@ def write_bundle(
             "classes": list(contents.classes),
             "tiers": tiers,
             "max_wait_s": contents.max_wait_s,
+            "unknown_from": contents.unknown_from,
             "training_data": contents.training_data,
             "made_with": contents.made_with,
             "validation": sorted(kept),
@@ -171,7 +181,14 @@ def write_bundle(
     )
 
 
-def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[Threshold], card: str) -> str:
+def rewrite_bundle(
+    source: Path,
+    folder: Path,
+    thresholds: Sequence[Threshold],
+    card: str,
+    *,
+    unknown_from: float | None = None,
+) -> str:
     """Write a bundle with other thresholds and another card; all else is the same byte for byte.
 
     Args:
@@ -179,6 +196,7 @@ def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[Threshold], 
         folder: Where; a bundle that is there is replaced, and be it ``source`` itself.
         thresholds: Of all tiers but the deepest, each one for all classes or one for each.
         card: The text of card.md.
+        unknown_from: See :class:`BundleContents`; None: as it is, above 1: never.
 
     Returns:
         The new model version.
@@ -198,6 +216,8 @@ def rewrite_bundle(source: Path, folder: Path, thresholds: Sequence[Threshold], 
         by_class = None if isinstance(threshold, float) else threshold
         tier["class_thresholds"] = by_class
         tier["threshold"] = threshold if by_class is None else max(by_class)
+    if unknown_from is not None:
+        fields["unknown_from"] = unknown_from
     return _write(folder, fields, {**files, _CARD: card.encode()})
 
 
@@ -235,14 +255,16 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
     models = []
     for i, tier in enumerate(manifest.tiers):
         engine = None
-        gate = Gate(tier.gate)
+        gate, novelty = Gate(tier.gate), None
         if i in wanted:
             own = {name: checked[f"{tier.folder}/{name}"] for name in tier.files}
-            engine = _load_engine(folder / tier.folder, manifest, tier, own)
+            engine = load_engine(folder / tier.folder, len(manifest.classes), tier, own)
             own = {name: checked[f"gate{i}/{name}"] for name in tier.gate_files}
-            gate = _load_gate(folder / f"gate{i}", tier, own)
+            gate = load_gate(folder / f"gate{i}", tier, own)
+            own = {name: checked[f"novelty{i}/{name}"] for name in tier.novelty_files}
+            novelty = load_novelty(folder / f"novelty{i}", tier, own)
         try:
-            calibration = Calibration(tier.calibration.x, tier.calibration.y)
+            calibration = calibration_of(**dict(tier.calibration))
         except ValueError as error:
             raise BundleError(f"{folder / _MANIFEST}: {tier.name}: {error}") from None
         models.append(
@@ -251,12 +273,13 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
                 tier.depth,
                 tier.threshold,
                 tier.inputs,
-                _sight(tier),
+                sight_of(tier),
                 calibration,
                 engine,
                 gate,
                 tier.class_thresholds,
                 {int(batch): cost for batch, cost in tier.cost_us.items()},
+                novelty,
             )
         )
     return BundleContents(
@@ -266,6 +289,7 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
         training_data=manifest.training_data,
         made_with=manifest.made_with,
         max_wait_s=manifest.max_wait_s,
+        unknown_from=manifest.unknown_from,
         model_version=_version(manifest),
     )
 
@@ -296,49 +320,6 @@ def read_validation(folder: Path) -> Validation:
         )
     except BundleError as error:
         raise BundleError(f"{folder / VALIDATION_FOLDER}/{error}; make the bundle anew") from None
-
-
-def _load_engine(
-    where: Path, manifest: Manifest, tier: TierEntry, files: dict[str, bytes]
-) -> Engine:
-    try:
-        engine = engine_from_files(tier.engine, files)
-    except BundleError as error:
-        raise BundleError(f"{where}: {error}") from None
-    if engine.classes != len(manifest.classes):
-        raise BundleError(
-            f"{where}: scores {engine.classes} classes, the manifest names "
-            f"{len(manifest.classes)}; make the bundle anew"
-        )
-    _check_columns(where, engine, columns_of(tier.inputs, tier.depth, _sight(tier)))
-    return engine
-
-
-def _load_gate(where: Path, tier: TierEntry, files: dict[str, bytes]) -> Gate:
-    if not files:
-        return Gate(tier.gate)
-    try:
-        engine = engine_from_files("forest", files)
-    except BundleError as error:
-        raise BundleError(f"{where}: {error}") from None
-    if engine.classes != OUTCOMES:
-        raise BundleError(f"{where}: is no gate; make the bundle anew")
-    columns = columns_of("columns", tier.depth, _sight(tier))
-    _check_columns(where, engine, BENEFIT_COLUMNS + columns)
-    return Gate(tier.gate, engine)
-
-
-def _check_columns(where: Path, engine: Engine, columns: int) -> None:
-    """Make sure that an engine reads no further than its inputs go; 0: they are sequences."""
-    if engine.columns > columns or (columns > 0) != (engine.columns > 0):
-        raise BundleError(
-            f"{where}: reads {engine.columns} columns, at its depth there are {columns}; "
-            "make the bundle anew"
-        )
-
-
-def _sight(tier: TierEntry) -> Sight:
-    return Sight(port=tier.with_port, host=tier.with_host)
 
 
 def _version(manifest: Manifest) -> str:

@@ -1,26 +1,58 @@
-"""What a tier's confidence is worth: isotonic calibration, and how far it is off."""
+"""What a tier's confidence is worth: two ways of calibrating it, and how far it is off.
+
+*Isotonic* calibration maps the top class's score to how often that score was right; *temperature*
+scaling goes by the whole vector of scores, with one number to learn. Which of the two is better
+differs from tier to tier: :func:`fit_best_calibration` asks flows that neither was fitted to.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Calibration", "calibration_error", "fit_calibration", "pool_adjacent"]
+from flows.compiled import compiled
+from flows.packet import Array
+
+__all__ = [
+    "BestCalibration",
+    "Calibration",
+    "Isotonic",
+    "Kind",
+    "Temperature",
+    "calibration_error",
+    "calibration_of",
+    "fit_best_calibration",
+    "fit_calibration",
+    "fit_temperature",
+    "pool_adjacent",
+]
+
+Kind = Literal["isotonic", "temperature"]
 
 _MOST_KNOTS = 200
+_FLOOR = 1e-4  # scores below count as this: no number of trees that name no such class proves it
+_COLDEST, _HOTTEST = 0.05, 20.0
+_TRIALS = 25  # temperatures that are tried at a time, evenly spread in logarithms
+_ROUNDS = 3  # each around the best one of the round before
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Isotonic:
     """A monotone, piecewise linear map of top-class scores to probabilities of being right.
 
     Attributes:
         x: Scores, increasing.
         y: Their probabilities, not decreasing, within [0, 1].
+
+    Raises:
+        ValueError: These are no knots of such a map.
     """
 
+    kind: ClassVar[Kind] = "isotonic"
     x: tuple[float, ...]
     y: tuple[float, ...]
 
@@ -35,12 +67,123 @@ class Calibration:
             raise ValueError("the y of a calibration must lie within 0 and 1")
 
     def __call__(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the calibrated confidence of each score, float32 of the same shape."""
-        return np.interp(scores, self.x, self.y).astype(np.float32)
+        """Return the calibrated confidence of flows, float32 ``[n]``.
+
+        Args:
+            scores: Score of each class, float32 ``[n, classes]``.
+        """
+        return self.at(scores.max(axis=1))
+
+    def at(self, top: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the calibrated confidence of top-class scores, float32 of the same shape."""
+        return np.interp(top, self.x, self.y).astype(np.float32)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what :func:`calibration_of` makes it of."""
+        return {"kind": self.kind, "x": list(self.x), "y": list(self.y)}
 
 
-def fit_calibration(scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Calibration:
-    """Fit a calibration to flows that the model was not trained on.
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """The softmax of the scores' logarithms, divided by a temperature (Guo et al. 2017).
+
+    Attributes:
+        temperature: Above 1 it makes confidence smaller, below 1 greater.
+
+    Raises:
+        ValueError: It is not within .05 and 20.
+    """
+
+    kind: ClassVar[Kind] = "temperature"
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not _COLDEST <= self.temperature <= _HOTTEST:
+            raise ValueError(
+                f"the temperature of a calibration must lie within {_COLDEST:g} and {_HOTTEST:g}"
+            )
+
+    def __call__(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the calibrated confidence of flows, float32 ``[n]``.
+
+        Args:
+            scores: Score of each class, float32 ``[n, classes]``.
+        """
+        out = np.empty(len(scores), np.float32)
+        _tempered(np.array(scores, np.float32, order="C"), 1.0 / self.temperature, _FLOOR, out)
+        return out
+
+    def fields(self) -> dict[str, Any]:
+        """Return what :func:`calibration_of` makes it of."""
+        return {"kind": self.kind, "temperature": self.temperature}
+
+
+Calibration = Isotonic | Temperature
+"""Turns a tier's scores into probabilities that the top class is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestCalibration:
+    """The calibration that does better on flows that it was not fitted to.
+
+    Attributes:
+        calibration: It, fitted to all flows.
+        confidence: What its kind says of each flow, fitted to the other folds; float32 ``[n]``.
+        losses: Brier score of that for each kind (Brier 1950); less is better.
+    """
+
+    calibration: Calibration
+    confidence: npt.NDArray[np.float32]
+    losses: dict[Kind, float]
+
+
+def calibration_of(
+    kind: Kind, x: tuple[float, ...], y: tuple[float, ...], temperature: float | None
+) -> Calibration:
+    """Make a calibration of what a manifest says of it.
+
+    Raises:
+        ValueError: These are not the fields of such a calibration.
+    """
+    if kind == "temperature":
+        if temperature is None or x or y:
+            raise ValueError("a calibration by temperature needs a temperature, and no knots")
+        return Temperature(temperature)
+    if temperature is not None:
+        raise ValueError("an isotonic calibration has no temperature")
+    return Isotonic(x, y)
+
+
+def fit_best_calibration(
+    scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], fold: npt.NDArray[np.int64]
+) -> BestCalibration:
+    """Fit the kind of calibration that does better in cross-validation.
+
+    Args:
+        scores: Of flows that the model was not trained on, float32 ``[n, classes]``.
+        right: Whether the top class was the true one, ``[n]``.
+        fold: Fold of each flow, int64 ``[n]``; at least two.
+
+    Raises:
+        ValueError: There are no flows.
+    """
+    by_kind: dict[Kind, npt.NDArray[np.float32]] = {
+        "isotonic": np.zeros(len(scores), np.float32),
+        "temperature": np.zeros(len(scores), np.float32),
+    }
+    for one in np.unique(fold):
+        rest = fold != one
+        for kind, confidence in by_kind.items():
+            confidence[~rest] = _fit(kind, scores[rest], right[rest])(scores[~rest])
+    losses = {
+        kind: float(np.square(confidence - right).mean()) for kind, confidence in by_kind.items()
+    }
+    best = min(losses, key=lambda kind: losses[kind])
+    return BestCalibration(_fit(best, scores, right), by_kind[best], losses)
+
+
+def fit_calibration(scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Isotonic:
+    """Fit an isotonic calibration to flows that the model was not trained on.
 
     It is a centred isotonic regression (Oron and Flournoy 2017).
 
@@ -64,9 +207,38 @@ def fit_calibration(scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_
     knots = np.arange(len(level))
     if len(knots) > _MOST_KNOTS:
         knots = knots[np.unique(np.linspace(0, len(knots) - 1, _MOST_KNOTS).astype(np.int64))]
-    return Calibration(
-        tuple(float(v) for v in centre[knots]), tuple(float(v) for v in level[knots])
-    )
+    return Isotonic(tuple(float(v) for v in centre[knots]), tuple(float(v) for v in level[knots]))
+
+
+def fit_temperature(scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Temperature:
+    """Fit a temperature to flows that the model was not trained on.
+
+    Guo et al. maximise the likelihood of the true class. Here it is that of *the top class is
+    right*, which is all that a confidence says: a forest gives many a true class the score 0, and
+    a temperature that makes up for those is too high for everything else.
+
+    Args:
+        scores: Score of each class, float32 ``[n, classes]``.
+        right: Whether the top class was the true one, ``[n]``.
+
+    Raises:
+        ValueError: There are no flows.
+    """
+    if not len(scores):
+        raise ValueError("a calibration needs at least one flow")
+
+    def loss(log_temperature: float) -> float:
+        said = Temperature(math.exp(log_temperature))(scores).astype(np.float64)
+        said = np.clip(said, _FLOOR, 1.0 - _FLOOR)
+        return float(-np.log(np.where(right, said, 1.0 - said)).mean())
+
+    low, high = math.log(_COLDEST * 1.001), math.log(_HOTTEST * 0.999)
+    for _ in range(_ROUNDS):
+        tried = np.linspace(low, high, _TRIALS).tolist()
+        losses = [loss(one) for one in tried]
+        best = int(np.argmin(losses))
+        low, high = tried[max(best - 1, 0)], tried[min(best + 1, _TRIALS - 1)]
+    return Temperature(math.exp(tried[best]))
 
 
 def pool_adjacent(
@@ -112,3 +284,28 @@ def calibration_error(
     at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(at, weights=confidence.astype(np.float64) - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _fit(kind: Kind, scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Calibration:
+    if kind == "temperature":
+        return fit_temperature(scores, right)
+    return fit_calibration(scores.max(axis=1), right)
+
+
+# Compiled, so that a flow's confidence does not depend on its place among others: numpy takes
+# several logarithms at a time, and the last ones of an array by other means than the rest.
+
+
+@compiled
+def _tempered(scores: Array, sharpness: float, floor: float, out: Array) -> None:
+    for i in range(len(scores)):
+        top = floor
+        for c in range(scores.shape[1]):
+            top = max(top, np.float64(scores[i, c]))
+        low = (floor / top) ** sharpness
+        total = 0.0
+        for c in range(scores.shape[1]):
+            score = np.float64(scores[i, c])
+            # Most scores of a forest are 0: one power serves for all of them.
+            total += low if score <= floor else (score / top) ** sharpness
+        out[i] = 1.0 / total

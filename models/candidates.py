@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,13 +54,21 @@ class Task:
     def fit(
         self,
         recipe: Recipe,
-        inputs: npt.NDArray[np.float32],
+        sight: Sight,
         rows: npt.NDArray[np.bool_] | slice = slice(None),
     ) -> Engine:
-        """Train a recipe on some of the flows."""
-        return recipe.fit(
-            inputs[rows], self.true[rows], self.data.groups[rows], len(self.classes), self.seed
-        )
+        """Train a recipe on some of the flows.
+
+        One that sees the hosts' histories learns from each flow twice, the second time without:
+        so it does as well without them as if it had never seen any.
+        """
+        inputs, true = self.inputs(recipe, sight)[rows], self.true[rows]
+        groups = self.data.groups[rows]
+        if sight.host:
+            bare = replace(self, data=self.data.without_host()).inputs(recipe, sight)[rows]
+            inputs = np.concatenate([inputs, bare])
+            true, groups = np.tile(true, 2), np.tile(groups, 2)
+        return recipe.fit(inputs, true, groups, len(self.classes), self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +132,14 @@ def judge_candidate(task: Task, recipe: Recipe, sight: Sight) -> Candidate:
 
     def judge(fold: int) -> Engine:
         rest = task.fold != fold
-        engine = task.fit(recipe, inputs, rest)
+        engine = task.fit(recipe, sight, rest)
         scores[~rest] = engine.scores(inputs[~rest])
         return engine
 
     threads = 1 if recipe.alone else os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         *_, engine = pool.map(judge, np.unique(task.fold).tolist())
-    return _candidate(task, recipe, sight, scores, measured(task, recipe, sight, engine))
+    return _candidate(task, recipe, sight, scores, _measured(task, recipe, sight, engine))
 
 
 def mean_candidate(task: Task, recipe: Recipe, parts: list[Candidate]) -> Candidate:
@@ -141,7 +149,7 @@ def mean_candidate(task: Task, recipe: Recipe, parts: list[Candidate]) -> Candid
     return _candidate(task, recipe, parts[0].sight, scores, cost)
 
 
-def measured(task: Task, recipe: Recipe, sight: Sight, engine: Engine) -> dict[int, float]:
+def _measured(task: Task, recipe: Recipe, sight: Sight, engine: Engine) -> dict[int, float]:
     """Measure what a model takes a flow, features included; see :func:`models.costs.cost_us`."""
     data = task.data
 

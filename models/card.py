@@ -36,6 +36,7 @@ Expected, from {flows:,} flows of {groups:,} captures, judged by tiers not train
 - beyond packet 1 (escalated): {escalated:.1%}
 - within 16 ms of their first packet, what the models take not counted: {within:.1%}
 - wait for packets: {mean:,.1f} ms in the mean, {typical:,.1f} ms typically (geometric)
+- the models take, where they were trained: {cost}
 - loss of weighted F1 against the deepest tier alone: {loss:.2f} percentage points
 - upper bound of that and of the loss of accuracy, the greater: {bound:.2f} percentage points
   (one-sided, {confidence:.0%}, on resampled captures)
@@ -86,6 +87,7 @@ def operating_point(
         within=found.within_16ms,
         mean=found.mean_wait_ms,
         typical=found.typical_wait_ms,
+        cost=f"{found.cost_us:,.1f} µs of a flow in the mean" if found.cost_us else "not measured",
         loss=100.0 * found.loss + 0.0,
         bound=100.0 * found.loss_bound + 0.0,
         confidence=CONFIDENCE,
@@ -96,13 +98,25 @@ def operating_point(
     )
 
 
-def bounded_text(groups: int) -> str:
-    """Return what holds of thresholds that were chosen by the bound on resampled captures."""
-    return (
+def bounded_text(groups: int, *, per_class: bool = False) -> str:
+    """Return what holds of thresholds that were chosen by the bound on resampled captures.
+
+    Args:
+        groups: Captures that were resampled.
+        per_class: Whether classes may have thresholds of their own.
+    """
+    text = (
         f"Nothing. The bound above comes from resampling {groups:,} captures (cluster bootstrap). "
         "It tells how much those differ, is sound for many captures only, and knows nothing of "
         "kinds that are not among them. And the thresholds were chosen on the same flows, which "
         "makes it look better than it is."
+    )
+    if not per_class:
+        return text
+    return (
+        f"{text} Classes have thresholds of their own, and each of those was chosen on the few "
+        "flows of its class: there were many more ways to fit chance, so the bound promises less "
+        "than with one threshold for all classes."
     )
 
 
@@ -114,5 +128,5 @@ def with_operating_point(card: str, section: str) -> str:
 
 def _final_from(threshold: Threshold) -> str:
     if not isinstance(threshold, float):
-        return "by class"
+        return f"{_final_from(min(threshold))} to {_final_from(max(threshold))}, by class"
     return "never" if threshold > 1.0 else f"{threshold:.3f}"

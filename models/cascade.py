@@ -16,9 +16,13 @@ from flows.verdict import ANSWER_DTYPE
 from models.bundle import BundleContents, TierModel, read_bundle
 from models.engines import Engine
 from models.gates import assurance
+from models.goals import NEVER
 from models.inputs import needs_header, see
+from models.novelty import UNKNOWN
 
 __all__ = ["NO_TIER", "Cascade", "Tier", "judge", "load_cascade"]
+
+_BITS_AT_ONCE = 256  # flows
 
 NO_TIER = 255
 """Stands in an answer's ``tier`` when no tier was asked."""
@@ -39,22 +43,30 @@ class Cascade:
         contents: A bundle; tiers without an engine cannot be asked.
 
     Attributes:
-        classes: Names of the labels, by index.
+        learned: Number of classes that the tiers score.
+        classes: Names of the labels, by index: those classes, then ``unknown`` if the bundle gives
+            that label.
         tiers: The tiers, by index.
         depth: First packets that the deepest tier judges.
         fast_tiers: Leading tiers that judge packet 1 alone.
         max_wait_s: How long a flow waits for packets after its first (capture time).
+        sees_host: A tier sees what the flow's host did before.
         needs_header: A tier reads the packets' header bytes (:func:`flows.packet.packet_dtype`).
         model_version: Short digest of the bundle.
     """
 
     def __init__(self, contents: BundleContents) -> None:
         self._models = contents.tiers
+        self.learned = len(contents.classes)
         self.classes = contents.classes
+        self._unknown_from = NEVER if contents.unknown_from is None else contents.unknown_from
+        if self._unknown_from <= 1.0:
+            self.classes = (*contents.classes, UNKNOWN)
         self.tiers = tuple(Tier(tier.name, tier.depth) for tier in contents.tiers)
         self.depth = self.tiers[-1].depth
         self.fast_tiers = sum(tier.depth == 1 for tier in self.tiers)
         self.max_wait_s = contents.max_wait_s
+        self.sees_host = any(tier.sight.host for tier in contents.tiers)
         self.needs_header = any(needs_header(tier.inputs) for tier in contents.tiers)
         self.model_version = contents.model_version
 
@@ -82,7 +94,8 @@ class Cascade:
 
         Returns:
             ``ANSWER_DTYPE [n]``. ``label``, ``confidence``, ``tier`` and ``packets_used`` are of
-            the last tier asked; ``tier`` is ``NO_TIER`` if none was. ``infer_ns`` is wall time.
+            the last tier asked; ``tier`` is ``NO_TIER`` if none was. ``novelty`` is of the tier
+            that gave the final answer, else 0. ``infer_ns`` is wall time.
 
         Raises:
             ValueError: A tier that is not loaded would have to be asked, or the arrays disagree.
@@ -131,25 +144,31 @@ class Cascade:
         """Let tier ``t`` judge the flows ``rows``; return which ones it is sure of."""
         tier = self._models[t]
         begin_ns = time.perf_counter_ns()
-        inputs = see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows)
-        scores = _loaded(tier).scores(inputs)
+        scores, columns = _look(tier, packets, offsets, rows)
         label = scores.argmax(axis=1)
-        top = scores[np.arange(len(rows)), label]
-        confidence = tier.calibration(top)
+        confidence = tier.calibration(scores)
         answers["label"][rows] = label
         answers["confidence"][rows] = confidence
         answers["tier"][rows] = t
         sure = np.zeros(len(rows), np.bool_)
         if t < len(self._models) - 1:
-            columns = None
-            if tier.gate.kind == "benefit":
-                columns = inputs
-                if tier.inputs != "columns":
-                    columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
+            if tier.gate.kind == "benefit" and columns is None:
+                columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
             threshold: Any = tier.threshold
             if tier.class_thresholds is not None:
                 threshold = np.array(tier.class_thresholds, np.float32)[label]
             sure = assurance(tier.gate, scores, confidence, columns) >= threshold
+        # Whoever has a deeper tier asked wants to know how strange the flow is to that one.
+        own = np.flatnonzero(sure | (t == len(self._models) - 1))
+        if tier.novelty is not None and len(own):
+            if columns is None:
+                seen = see("columns", packets, offsets, tier.depth, tier.sight, rows[own])
+            else:
+                seen = columns[own]
+            novelty = tier.novelty(scores[own], seen)
+            answers["novelty"][rows[own]] = novelty
+            if len(self.classes) > self.learned:
+                answers["label"][rows[own[novelty >= self._unknown_from]]] = self.learned
         answers["infer_ns"][rows] += time.perf_counter_ns() - begin_ns
         return np.asarray(sure)
 
@@ -171,7 +190,27 @@ def judge(
     Raises:
         ValueError: The tier is not loaded.
     """
-    return _loaded(tier).scores(see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows))
+    return _look(tier, packets, offsets, np.arange(len(offsets) - 1) if rows is None else rows)[0]
+
+
+def _look(
+    tier: TierModel, packets: Records, offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Return what ``tier`` scores the flows ``rows``, and what it sees of them if that is columns.
+
+    Bits take 40 KB a flow: only few flows' are ever there at once.
+    """
+    engine = _loaded(tier)
+    if tier.inputs != "bits":
+        inputs = see(tier.inputs, packets, offsets, tier.depth, tier.sight, rows)
+        return engine.scores(inputs), inputs if tier.inputs == "columns" else None
+    parts = [
+        engine.scores(
+            see("bits", packets, offsets, tier.depth, tier.sight, rows[at : at + _BITS_AT_ONCE])
+        )
+        for at in range(0, len(rows), _BITS_AT_ONCE)
+    ]
+    return np.concatenate(parts), None
 
 
 def _loaded(tier: TierModel) -> Engine:

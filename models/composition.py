@@ -7,21 +7,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.assignment import COARSE, FULL, Judgements, Yardstick, search
-from models.calibration import Calibration, fit_calibration
+from models.assignment import COARSE, FULL, Judgements, Yardstick, route, search
+from models.calibration import BestCalibration, Calibration, fit_best_calibration
 from models.candidates import Candidate, Task, pareto
-from models.costs import COST_BATCH
+from models.costs import COST_BATCH, cost_us
 from models.features import flow_features
-from models.gates import GATES, Gate, assurance, benefit_inputs, cross_fitted, fit_benefit
-from models.goals import Assignment, LossGoal
-from models.uncertainty import calibrated
+from models.gates import (
+    BENEFIT_COLUMNS,
+    GATES,
+    Gate,
+    assurance,
+    benefit_inputs,
+    cross_fitted,
+    fit_benefit,
+)
+from models.goals import NEVER, Assignment, LossGoal
 
-__all__ = ["Plan", "PlannedTier", "compose"]
+__all__ = ["Plan", "PlannedTier", "arrange", "compose"]
 
 _MOST_TIERS = 6
 _GAIN = 0.02  # that a further tier must take off the mean logarithm of the waits
 _CHEAPER = 0.9  # or what it must multiply the cost with, at waits that are no longer
-_SLOWEST_US = 40.0  # that the deepest tier may take where cost matters
+_EMPHASIS = 9  # times that a flow counts more which a tier is asked about
+_FIRST_GATES = ("benefit", "confidence")  # by which tiers are chosen
+_FAST_US = 6.0  # that any tier but the deepest may take
+_DEEPEST_SHARES = (5.0, 1.5, 0.5)  # of the cost allowed, that the deepest tier may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +41,15 @@ class PlannedTier:
     Attributes:
         candidate: The candidate.
         calibration: Of its confidence.
+        confidence: What that kind of calibration says of flows that neither it nor the candidate
+            was fitted to, float32 ``[n]``.
         gate: What its thresholds are compared with.
         judged: What it says of flows that it was not trained on, by that gate.
     """
 
     candidate: Candidate
     calibration: Calibration
+    confidence: npt.NDArray[np.float32]
     gate: Gate
     judged: Judgements
 
@@ -61,6 +74,10 @@ def compose(
 ) -> Plan:
     """Choose tiers one by one, each time the one that shortens the waits most.
 
+    The deepest tier is the one that judges best, or where that one takes more than the goal allows,
+    the best of the cheaper ones. The others are fast: what they take, every flow of a call waits
+    for.
+
     Everything is judged on flows that neither the tiers nor, for a benefit gate, the gates were
     trained on.
 
@@ -70,19 +87,52 @@ def compose(
         goal: What is wanted.
         gate: One of :data:`models.gates.GATES`; the best one when left out.
     """
-    limited = np.isfinite(goal.max_cost_us)
-    affordable = [
-        one for one in candidates if not limited or one.cost_us[COST_BATCH] <= _SLOWEST_US
-    ]
-    deepest = max(affordable or candidates, key=lambda one: one.weighted_f1)
+    plans = []
+    for deepest in _deepest(candidates, goal):
+        plans.append(_around(task, candidates, deepest, goal, gate))
+        if goal.met(plans[-1].assignment):
+            return plans[-1]
+    return min(plans, key=lambda plan: goal.rank(plan.assignment))
+
+
+def _deepest(candidates: list[Candidate], goal: LossGoal) -> list[Candidate]:
+    """Return what may be the deepest tier, the best first; where cost matters, cheaper ones too.
+
+    What the deepest tier takes is not to be had again by asking it less: the loss is counted
+    against it.
+    """
+    limits = (goal.max_cost_us * share for share in _DEEPEST_SHARES)
+    found: list[Candidate] = []
+    for limit_us in limits if np.isfinite(goal.max_cost_us) else (goal.max_cost_us,):
+        within = [one for one in candidates if one.cost_us[COST_BATCH] <= limit_us]
+        best = max(within or candidates, key=lambda one: one.weighted_f1)
+        if all(best is not one for one in found):
+            found.append(best)
+    return found
+
+
+def _around(
+    task: Task, candidates: list[Candidate], deepest: Candidate, goal: LossGoal, gate: str | None
+) -> Plan:
+    """Compose a cascade whose deepest tier is given."""
     others = [
         one
         for one in pareto([one for one in candidates if one is not deepest])
         if one.recipe.depth <= deepest.recipe.depth
-        and one.cost_us[COST_BATCH] <= deepest.cost_us[COST_BATCH]
+        and one.cost_us[COST_BATCH] <= min(_FAST_US, deepest.cost_us[COST_BATCH])
     ]
     book = _Book(task, deepest)
-    first = gate or GATES[0]
+    plans = []
+    for first in (gate,) if gate else _FIRST_GATES:
+        tiers = [*_chosen(book, others, deepest, first, goal), deepest]
+        plans.append(_weighed(book, _in_order(tiers), goal, (gate,) if gate else GATES))
+    return min(plans, key=lambda plan: goal.rank(plan.assignment))
+
+
+def _chosen(
+    book: _Book, others: list[Candidate], deepest: Candidate, first: str, goal: LossGoal
+) -> list[Candidate]:
+    others = list(others)
     chosen: list[Candidate] = []
     best = book.measure([deepest], first, goal, full=False)
     while others and len(chosen) + 1 < _MOST_TIERS:
@@ -96,13 +146,36 @@ def compose(
         best = ahead
         chosen.append(one)
         others.remove(one)
-    tiers = [*chosen, deepest]
-    kinds = (gate,) if gate else GATES
+    return chosen
+
+
+def _weighed(book: _Book, tiers: list[Candidate], goal: LossGoal, kinds: tuple[str, ...]) -> Plan:
+    """Choose the gate of a cascade, and its thresholds."""
     by_gate = {kind: book.measure(tiers, kind, goal, full=True) for kind in kinds}
     kind = min(by_gate, key=lambda one: goal.rank(by_gate[one]))
-    ordered = _in_order(tiers)
-    planned = tuple(book.planned(one, kind) for one in ordered)
+    # They were chosen one by one, and maybe by another gate: a tier that is never sure now only
+    # costs.
+    while NEVER in by_gate[kind].thresholds:
+        finals = (*by_gate[kind].thresholds, 0.0)
+        tiers = [one for one, final in zip(tiers, finals, strict=True) if final != NEVER]
+        by_gate[kind] = book.measure(tiers, kind, goal, full=True)
+    planned = book.plan(tiers, kind, by_gate[kind])
     return Plan(planned, by_gate[kind], by_gate)
+
+
+def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) -> Plan:
+    """Make a cascade of all candidates as they are, the last one of them the deepest tier.
+
+    Args:
+        task: The flows.
+        candidates: The tiers, shallowest first.
+        goal: What is wanted of the thresholds.
+        gate: One of :data:`models.gates.GATES`.
+    """
+    book = _Book(task, candidates[-1])
+    assignment = book.measure(candidates, gate, goal, full=True)
+    planned = book.plan(_in_order(candidates), gate, assignment)
+    return Plan(planned, assignment, {gate: assignment})
 
 
 class _Book:
@@ -113,7 +186,8 @@ class _Book:
         self._deepest = deepest
         self._right_deepest = deepest.scores.argmax(axis=1) == task.true
         self._benefit: dict[str, npt.NDArray[np.float32]] = {}
-        self._calibrated: dict[str, npt.NDArray[np.float32]] = {}
+        self._calibrated: dict[str, BestCalibration] = {}
+        self._measured_us: float | None = None
 
     def measure(
         self, tiers: list[Candidate], kind: str, goal: LossGoal, *, full: bool
@@ -125,7 +199,31 @@ class _Book:
         )
         return search(yardstick, goal, effort=FULL if full else COARSE)
 
-    def planned(self, one: Candidate, kind: str) -> PlannedTier:
+    def plan(self, tiers: list[Candidate], kind: str, found: Assignment) -> tuple[PlannedTier, ...]:
+        """Learn gates and calibrations from all flows, as these tiers will see them."""
+        judged = [self._judged(one, kind) for one in tiers]
+        answered_by = route(judged, self._task.data.sizes, found.thresholds)
+        planned = []
+        for t, one in enumerate(tiers):
+            tier = self._planned(one, kind)
+            asked = (answered_by >= t) & (self._task.data.sizes >= one.recipe.depth)
+            if t == len(tiers) - 1:
+                asked = answered_by == t
+            # Thresholds on confidence rest on what it was when they were chosen.
+            if kind != "confidence" and asked.any():
+                tier = replace(tier, calibration=self._calibrated_for(one, asked))
+            planned.append(tier)
+        return tuple(planned)
+
+    def _calibrated_for(self, one: Candidate, asked: npt.NDArray[np.bool_]) -> Calibration:
+        """Calibrate with an eye to the flows that the tier is asked about, the harder ones."""
+        rows = np.concatenate([np.arange(len(asked)), np.repeat(np.flatnonzero(asked), _EMPHASIS)])
+        found = fit_best_calibration(
+            one.scores[rows], self._right(one)[rows], self._task.fold[rows]
+        )
+        return found.calibration
+
+    def _planned(self, one: Candidate, kind: str) -> PlannedTier:
         right = self._right(one)
         gate = Gate("confidence")
         if one is not self._deepest:
@@ -134,12 +232,13 @@ class _Book:
                 gate = fit_benefit(
                     self._gate_inputs(one), right, self._right_deepest, self._task.seed
                 )
-        calibration = fit_calibration(one.scores.max(axis=1), right)
-        return PlannedTier(one, calibration, gate, self._judged(one, kind))
+        found = self._calibration(one)
+        judged = self._judged(one, kind)
+        return PlannedTier(one, found.calibration, found.confidence, gate, judged)
 
     def _judged(self, one: Candidate, kind: str) -> Judgements:
         depth = one.recipe.depth
-        sure = self._confidence(one)
+        sure = self._calibration(one).confidence
         if kind == "benefit" and one is not self._deepest:
             sure = self._benefits(one)
         elif kind != "benefit":
@@ -149,13 +248,29 @@ class _Book:
             sure,
             depth,
             self._task.data.wait_ns(depth),
-            one.cost_us[COST_BATCH],
+            one.cost_us[COST_BATCH] + (self._gate_us(one) if kind == "benefit" else 0.0),
         )
 
-    def _confidence(self, one: Candidate) -> npt.NDArray[np.float32]:
+    def _gate_us(self, one: Candidate) -> float:
+        """Return what a benefit gate takes a flow: about the same at every tier."""
+        if one is self._deepest:
+            return 0.0
+        if self._measured_us is None:
+            inputs = self._gate_inputs(one)
+            gate = fit_benefit(inputs, self._right(one), self._right_deepest, self._task.seed)
+            columns = inputs[:, BENEFIT_COLUMNS:]
+
+            def ask(begin: int, end: int) -> object:
+                scores = one.scores[begin:end]
+                return assurance(gate, scores, scores[:, 0], columns[begin:end])
+
+            self._measured_us = cost_us(ask, len(columns))[COST_BATCH]
+        return self._measured_us
+
+    def _calibration(self, one: Candidate) -> BestCalibration:
         if one.name not in self._calibrated:
-            self._calibrated[one.name] = calibrated(
-                one.scores.max(axis=1), self._right(one), self._task.fold
+            self._calibrated[one.name] = fit_best_calibration(
+                one.scores, self._right(one), self._task.fold
             )
         return self._calibrated[one.name]
 
@@ -181,8 +296,3 @@ class _Book:
 
 def _in_order(tiers: list[Candidate]) -> list[Candidate]:
     return sorted(tiers, key=lambda one: (one.recipe.depth, one.cost_us[COST_BATCH]))
-
-
-def with_thresholds(plan: Plan, assignment: Assignment) -> Plan:
-    """Return the same tiers with other thresholds."""
-    return replace(plan, assignment=assignment)

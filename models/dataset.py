@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from flows.capture import CaptureReader
 from flows.errors import CaptureError, LabelsError
-from flows.packet import FlowEndReason, Records, packet_dtype
+from flows.packet import HOST_DTYPE, FlowEndReason, Records, packet_dtype
 from flows.table import FLOW_DTYPE, FlowTable
 from flows.verdict import Reason
 from models.labels import LabelBook
@@ -145,6 +145,21 @@ class Dataset:
             over_ns=np.where(idle, given_up_ns, self.over_ns),
             reasons=np.where(idle, Reason.TIMEOUT, self.reasons).astype(np.uint8),
         )
+
+    def without_host(self) -> Dataset:
+        """Return the same flows without what their hosts did before."""
+        packets = self.packets.copy()
+        packets["host"] = np.zeros((), HOST_DTYPE)
+        return replace(self, packets=packets)
+
+    def with_end_known(self) -> Dataset:
+        """Return the same flows as one sees them who knows at once that a flow is over.
+
+        It is the limit of ever shorter idle timeouts that give no living flow up: nobody waits
+        for packets that do not come.
+        """
+        times, first = self.packets["time_ns"], self.offsets[:-1]
+        return replace(self, over_ns=times[self.offsets[1:] - 1] - times[first])
 
 
 def load_dataset(

@@ -14,9 +14,12 @@ from models.evaluation_answers import Study, Way, study
 from models.evaluation_calibration import calibration
 from models.evaluation_classes import confusion, families, per_class, read_families
 from models.evaluation_escalation import escalation
+from models.evaluation_host import without_host
 from models.evaluation_intervals import intervals
 from models.evaluation_timeouts import LONG_FLOW_PACKETS, by_idle_timeout
+from models.evaluation_unknown import unknown
 from models.metrics import WITHIN_MS, f1_scores
+from models.novelty import UNKNOWN
 from models.report import check_report_folder, write_report
 
 __all__ = ["Evaluation", "Figures", "assess", "evaluate"]
@@ -58,7 +61,8 @@ class Evaluation:
     Attributes:
         model_version: Of the bundle.
         tiers: Names of its tiers, shallowest first.
-        flows: Labelled flows; those of classes that the bundle does not know count as missed.
+        flows: Labelled flows; those of classes that the bundle does not know count as missed, or,
+            if it gives that label, are to be labelled ``unknown``.
         classes: Classes among their labels.
         cascade: The cascade.
         fast_only: Its last tier on packet 1, whatever its confidence; None: it has none.
@@ -70,6 +74,8 @@ class Evaluation:
         intervals: See :func:`models.evaluation_intervals.intervals`.
         escalation: See :func:`models.evaluation_escalation.escalation`.
         by_idle_timeout: See :func:`models.evaluation_timeouts.by_idle_timeout`.
+        without_host: See :func:`models.evaluation_host.without_host`; None: no tier sees hosts.
+        unknown: See :func:`models.evaluation_unknown.unknown`; None: all labels are known.
         captures: Captures read.
         unlabelled: Flows without a label, left out.
         damaged: Captures that could not be read to their end, with the reason.
@@ -89,6 +95,8 @@ class Evaluation:
     intervals: dict[str, Any] | None
     escalation: dict[str, Any] | None
     by_idle_timeout: list[dict[str, Any]]
+    without_host: dict[str, Any] | None
+    unknown: dict[str, Any] | None
     captures: int
     unlabelled: int
     damaged: tuple[tuple[str, str], ...]
@@ -138,25 +146,33 @@ def evaluate(
         # Deeper than the cascade looks, if need be, to tell long flows.
         depth=max(cascade.depth, LONG_FLOW_PACKETS),
         max_wait_s=cascade.max_wait_s,
+        with_header=cascade.needs_header,
         progress=progress,
     )
     found = study(cascade, data, progress)
+    bare = without_host(cascade, data)
     if report is not None:
         if progress is not None:
             progress("writing the report", 0, 1)
         # Measured times differ from run to run: they stand in a file of their own.
         lasting = found.without_inference()
-        write_report(report, assess(lasting, data, family_of).to_dict(), lasting, found)
-    return assess(found, data, family_of)
+        write_report(report, assess(lasting, data, family_of, bare).to_dict(), lasting, found)
+    return assess(found, data, family_of, bare)
 
 
-def assess(found: Study, data: Dataset, family_of: dict[str, str] | None = None) -> Evaluation:
+def assess(
+    found: Study,
+    data: Dataset,
+    family_of: dict[str, str] | None = None,
+    bare: dict[str, Any] | None = None,
+) -> Evaluation:
     """Sum a study up.
 
     Args:
         found: What was said of the flows.
         data: The flows.
         family_of: Family by label; None: families are left out.
+        bare: What :func:`models.evaluation_host.without_host` found.
 
     Raises:
         LabelsError: A label has no family.
@@ -171,12 +187,14 @@ def assess(found: Study, data: Dataset, family_of: dict[str, str] | None = None)
         fast_only=None if fast is None else _figures(found, fast),
         slow_only=_figures(found, found.slow_only),
         per_class=per_class(found),
-        families=None if family_of is None else families(found, family_of),
+        families=None if family_of is None else families(found, {UNKNOWN: UNKNOWN, **family_of}),
         confusion=confusion(found),
         calibration=calibration(found),
         intervals=intervals(found),
         escalation=escalation(found),
         by_idle_timeout=by_idle_timeout(found),
+        without_host=bare,
+        unknown=unknown(found),
         captures=data.captures,
         unlabelled=data.unlabelled,
         damaged=data.damaged,

@@ -15,7 +15,7 @@ from models.dataset import Dataset, Progress
 __all__ = ["IDLE_TIMEOUTS_S", "Answers", "Study", "Way", "answer_all", "study"]
 
 IDLE_TIMEOUTS_S = (0.0, 1.0, 5.0, 15.0)
-"""Idle timeouts that waits are looked at with, seconds."""
+"""Idle timeouts that waits are looked at with, seconds; 0: a flow's end is known at once."""
 
 _BATCH = 64  # flows judged in one call: each one waits for all of them
 
@@ -33,6 +33,7 @@ class Way:
         tier: The tier that answered, uint8; ``NO_TIER`` if none was asked.
         wait_ns: Capture time from packet 1 to what the answer waited for, int64.
         infer_ns: Measured time of the models, int64.
+        novelty: Share of known flows that are less strange, float32; None: nobody asked.
     """
 
     said: npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class Way:
     tier: npt.NDArray[np.uint8]
     wait_ns: npt.NDArray[np.int64]
     infer_ns: npt.NDArray[np.int64]
+    novelty: npt.NDArray[np.float32] | None = None
 
     @property
     def wait_ms(self) -> npt.NDArray[np.float64]:
@@ -61,7 +63,8 @@ class Answers:
     """The two ways that are compared at one idle timeout.
 
     Attributes:
-        idle_timeout_s: The idle timeout (capture time).
+        idle_timeout_s: The idle timeout (capture time); 0 stands for its limit, see
+            :meth:`models.dataset.Dataset.with_end_known`.
         cascade: The cascade.
         slow_only: Its deepest tier alone.
     """
@@ -79,7 +82,8 @@ class Study:
         model_version: Of the bundle.
         tiers: The cascade's tiers, shallowest first.
         fast_tiers: Leading tiers that judge packet 1 alone.
-        names: The bundle's classes, then labels that it does not know.
+        names: The cascade's classes, then labels that it does not know; but if it gives the label
+            ``unknown``, flows of those count as of that one.
         true: True label of each flow, index into ``names``, int64 ``[n]``.
         groups: Capture of each flow, index into ``captures``, int64 ``[n]``.
         captures: Names of the captures that hold labelled flows.
@@ -88,6 +92,7 @@ class Study:
         alone: Each tier alone, whatever its confidence. All but the deepest are asked only of
             flows that have the packets.
         by_idle_timeout: Both ways at each of :data:`IDLE_TIMEOUTS_S`.
+        learned: Leading names that the bundle was trained on; None: all.
     """
 
     model_version: str
@@ -101,6 +106,7 @@ class Study:
     cascade: Way
     alone: tuple[Way, ...]
     by_idle_timeout: tuple[Answers, ...]
+    learned: int | None = None
 
     @property
     def fast_only(self) -> Way | None:
@@ -173,12 +179,15 @@ def study(cascade: Cascade, data: Dataset, progress: Progress | None = None) -> 
     timeouts = []
     for idle_s in IDLE_TIMEOUTS_S:
         step(f"idle timeout {idle_s:g} s")
-        seen = data.with_idle_timeout(idle_s)
+        seen = data.with_idle_timeout(idle_s) if idle_s else data.with_end_known()
         both = answer_all(cascade, seen, 0), answer_all(cascade, seen, last)
         timeouts.append(Answers(idle_s, *both))
     known = {name: i for i, name in enumerate(cascade.classes)}
     labels, at = np.unique(data.labels, return_inverse=True)
     others = [str(name) for name in labels if str(name) not in known]
+    if len(cascade.classes) > cascade.learned:
+        known |= dict.fromkeys(others, cascade.learned)
+        others = []
     known |= {name: len(known) + i for i, name in enumerate(others)}
     codes = np.array([known[str(name)] for name in labels], np.int64)
     return Study(
@@ -193,6 +202,7 @@ def study(cascade: Cascade, data: Dataset, progress: Progress | None = None) -> 
         cascade=whole,
         alone=tuple(alone),
         by_idle_timeout=tuple(timeouts),
+        learned=cascade.learned,
     )
 
 
@@ -238,6 +248,7 @@ def _way(cascade: Cascade, data: Dataset, answers: Records) -> Way:
         tier=answers["tier"].copy(),
         wait_ns=_wait_ns(cascade, data, answers["tier"]),
         infer_ns=answers["infer_ns"].copy(),
+        novelty=np.where(asked, answers["novelty"], 0).astype(np.float32),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.calibration import calibration_error
+from models.cascade import NO_TIER
 from models.evaluation_answers import Study
 
 __all__ = ["calibration", "reliability"]
@@ -28,7 +29,7 @@ def calibration(study: Study) -> list[dict[str, Any]]:
     """
     found = []
     for t, tier in enumerate(study.tiers):
-        asked = study.asked(t)
+        asked = study.asked(t) & (study.alone[t].tier != NO_TIER)
         confidence = study.alone[t].confidence[asked]
         right = (study.alone[t].said == study.true)[asked]
         some = len(right) > 0

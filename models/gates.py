@@ -33,7 +33,7 @@ GATES = ("benefit", "confidence", "margin", "entropy")
 _TREES = 30
 _MIN_LEAF = 10
 
-OUTCOMES = 3
+OUTCOMES = 2
 """Classes of a benefit gate's engine."""
 
 BENEFIT_COLUMNS = 4
@@ -48,8 +48,8 @@ class Gate:
     Attributes:
         kind: One of :data:`GATES`: the calibrated confidence, the top class's lead, the entropy,
             or the benefit of asking the deepest tier.
-        engine: Of a benefit gate: scores flows by :func:`benefit_inputs`, as three classes: this
-            tier does better than the deepest, it does no matter, the deepest does better.
+        engine: Of a benefit gate: scores flows by :func:`benefit_inputs`, as two classes: "better
+            answered here" and "better asked again".
     """
 
     kind: str = "confidence"
@@ -117,11 +117,16 @@ def fit_benefit(
         right_deepest: Whether the deepest tier's is, ``[n]``.
         seed: Makes it repeatable.
     """
-    from models.forest import fit_extra_trees
+    from models.forest import fit_soft_trees
 
-    benefit = 1 + right_deepest.astype(np.int64) - right
-    engine = fit_extra_trees(
-        inputs, benefit, OUTCOMES, trees=_TREES, min_leaf=_MIN_LEAF, max_features=0.4, seed=seed
+    again = (1.0 + right_deepest.astype(np.float32) - right) / 2.0
+    engine = fit_soft_trees(
+        inputs,
+        np.stack([1.0 - again, again], axis=1),
+        trees=_TREES,
+        min_leaf=_MIN_LEAF,
+        max_features=0.4,
+        seed=seed,
     )
     return Gate("benefit", engine)
 
@@ -154,5 +159,4 @@ def cross_fitted(
 
 def _assured(engine: Engine, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return (1 - expected benefit) / 2: above a half where asking deeper would do harm."""
-    outcomes = engine.scores(inputs)
-    return np.asarray(outcomes[:, 0] + np.float32(0.5) * outcomes[:, 1])
+    return np.asarray(engine.scores(inputs)[:, 0])

@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flows.errors import BundleError
 from flows.packet import MAX_DEPTH
+from models.calibration import Kind
 from models.features import FEATURE_SCHEMA
+from models.novelty import UNKNOWN
+from models.novelty_files import NOVELTY_FILES
 from models.validation import VALIDATION_FILES
 
 __all__ = [
@@ -44,10 +47,12 @@ class _Strict(BaseModel):
 
 
 class CalibrationEntry(_Strict):
-    """The knots of a :class:`models.calibration.Calibration`."""
+    """The fields of a calibration, see :func:`models.calibration.calibration_of`."""
 
-    x: tuple[float, ...] = Field(min_length=1)
-    y: tuple[_Probability, ...] = Field(min_length=1)
+    kind: Kind = "isotonic"
+    x: tuple[float, ...] = ()
+    y: tuple[_Probability, ...] = ()
+    temperature: float | None = None
 
 
 class TierEntry(_Strict):
@@ -68,6 +73,8 @@ class TierEntry(_Strict):
         folder: Where in the bundle its files are.
         files: Names of its files, in that folder.
         calibration: Of its confidence.
+        novelty_files: Names of the files of its novelty, in the folder ``novelty<tier>``: all of
+            :data:`models.novelty_files.NOVELTY_FILES` or none.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9@._-]{0,63}$")
@@ -84,6 +91,7 @@ class TierEntry(_Strict):
     folder: str = Field(pattern=r"^tier[0-9]{1,2}$")
     files: tuple[_FileName, ...]
     calibration: CalibrationEntry
+    novelty_files: tuple[_FileName, ...] = ()
 
 
 class Manifest(_Strict):
@@ -95,6 +103,7 @@ class Manifest(_Strict):
         classes: Names of the labels, by index.
         tiers: The tiers, shallowest first.
         max_wait_s: How long a flow waits for packets after its first (capture time).
+        unknown_from: Novelty from which on a flow is labelled ``unknown``; None, or above 1: never.
         training_data: SHA-256 over the labelled flows that it was trained on.
         made_with: Versions of what made it.
         validation: Names of the files that keep the tiers' judgements from cross-validation, in
@@ -108,6 +117,7 @@ class Manifest(_Strict):
     classes: tuple[str, ...] = Field(min_length=1, max_length=65_535)
     tiers: tuple[TierEntry, ...] = Field(min_length=1, max_length=16)
     max_wait_s: float = Field(gt=0.0, le=3_600.0)
+    unknown_from: float | None = Field(None, ge=0.0, le=2.0)
     training_data: str
     made_with: dict[str, str]
     validation: tuple[str, ...]
@@ -124,13 +134,23 @@ class Manifest(_Strict):
             raise ValueError("a tier or a class is named twice")
         listed = {f"{tier.folder}/{name}" for tier in self.tiers for name in tier.files}
         for i, tier in enumerate(self.tiers):
+            if tier.inputs == "bits" and (tier.with_port or tier.with_host):
+                raise ValueError(f"{tier.name}: bits show neither port nor host")
             if (tier.gate == "benefit") != bool(tier.gate_files):
                 raise ValueError(f"{tier.name}: a {tier.gate} gate with files {tier.gate_files}")
             if tier.class_thresholds is not None and len(tier.class_thresholds) != len(
                 self.classes
             ):
                 raise ValueError(f"{tier.name}: there is not one threshold for each class")
+            if tier.novelty_files not in ((), NOVELTY_FILES):
+                raise ValueError(f"{tier.name}: {', '.join(NOVELTY_FILES)} are kept, or nothing")
             listed |= {f"gate{i}/{name}" for name in tier.gate_files}
+            listed |= {f"novelty{i}/{name}" for name in tier.novelty_files}
+        if self.unknown_from is not None and self.unknown_from <= 1.0:
+            if UNKNOWN in self.classes:
+                raise ValueError(f"a class is named {UNKNOWN}, like the label of strange flows")
+            if not all(tier.novelty_files for tier in self.tiers):
+                raise ValueError("unknown_from is given, and a tier cannot tell strange flows")
         if self.validation not in ((), VALIDATION_FILES):
             raise ValueError(f"validation: {', '.join(VALIDATION_FILES)} are kept, or nothing")
         kept = {f"{VALIDATION_FOLDER}/{name}" for name in self.validation}

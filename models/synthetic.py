@@ -10,7 +10,7 @@ from flows.packet import PACKET_DTYPE, Protocol, TcpFlags
 from flows.verdict import Reason
 from models.assignment import Judgements
 from models.bundle import BundleContents, TierModel, write_bundle
-from models.calibration import Calibration
+from models.calibration import Isotonic
 from models.dataset import Dataset
 from models.engines import ForestEngine
 from models.features import Sight, feature_names
@@ -115,7 +115,7 @@ def synthetic_bundle(
                 threshold=0.9 if i < len(depths) - 1 else _NEVER,
                 inputs="columns",
                 sight=Sight(),
-                calibration=Calibration((0.5, 1.0), (0.5, 1.0)),
+                calibration=Isotonic((0.5, 1.0), (0.5, 1.0)),
                 engine=_stump(column),
             )
         )

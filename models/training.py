@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,66 +17,32 @@ from models.candidates import (
     Task,
     judge_candidate,
     mean_candidate,
-    measured,
     task_of,
 )
 from models.card import bounded_text, operating_point, with_operating_point
-from models.composition import Plan, PlannedTier, compose
+from models.cascade import judge
+from models.composition import Plan, PlannedTier, arrange, compose
+from models.costs import cost_us
 from models.dataset import Dataset, Progress, load_dataset
 from models.features import Sight
+from models.gates import assurance
 from models.goals import NEVER, LossGoal, Threshold
-from models.manifest import MAX_WAIT_S
+from models.inputs import see
 from models.metrics import accuracy, f1_scores
+from models.novelty_training import novelty_of
 from models.train_report import CandidateReport, TierReport, TrainReport, card_text
-from models.uncertainty import calibrated, risk_coverage
+from models.train_settings import BALANCED_COST_US, TrainSettings
+from models.uncertainty import risk_coverage
 from models.validation import Validation
-from models.zoo import DEPTHS, Effort, Recipe, Share, extra_trees, zoo
+from models.zoo import DEPTHS, Recipe, Share, extra_trees, paper_zoo, zoo
 
 __all__ = ["BALANCED_COST_US", "TrainSettings", "train", "train_on"]
-
-BALANCED_COST_US = 8.0
-"""Model time that a flow may take on average at the operating point ``balanced``."""
 
 _FOLDS = 4
 _FEW_GROUPS = 10
 _SIGHT_GAIN = 0.002  # weighted F1 that seeing more must bring: it is more that may be different
 _SHARES: tuple[Share, ...] = (0.4, None)  # columns that a split of trees chooses from
 _MADE_BY = ("serveflow", "numpy", "scikit-learn", "lightgbm", "torch", "onnx")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How a cascade is trained.
-
-    Attributes:
-        effort: How many candidates are tried: ``quick``, ``standard`` or ``full``.
-        operating_point: ``balanced``: at most :data:`BALANCED_COST_US` a flow on average;
-            ``accurate``: whatever it takes.
-        max_f1_loss: Weighted F1 and accuracy that answering early may cost, as a share: what the
-            bound of the loss against the deepest tier may be.
-        port: Whether models see the responder's port; None: if it helps.
-        host: Whether models see what the flow's host did before; None: if it helps.
-        gate: One of :data:`models.gates.GATES`; None: the best.
-        time_limit_s: After so long no further candidate is tried (wall clock).
-        max_wait_s: How long after its first packet a flow waits for more (capture time).
-        seed: Of all that is drawn.
-    """
-
-    effort: Effort = "standard"
-    operating_point: str = "balanced"
-    max_f1_loss: float = 0.005
-    port: bool | None = None
-    host: bool | None = None
-    gate: str | None = None
-    time_limit_s: float = 1_200.0
-    max_wait_s: float = MAX_WAIT_S
-    seed: int = 0
-
-    @property
-    def goal(self) -> LossGoal:
-        """What the thresholds are wanted for."""
-        limited = self.operating_point == "balanced"
-        return LossGoal(self.max_f1_loss, BALANCED_COST_US if limited else float("inf"))
 
 
 class _Steps:
@@ -131,6 +97,7 @@ def train(
         group_by=group_by,
         depth=max(DEPTHS),
         max_wait_s=chosen.max_wait_s,
+        with_header=chosen.with_header,
         progress=progress,
     )
     return train_on(data, out, chosen, progress=progress)
@@ -146,7 +113,8 @@ def train_on(
     """Train a cascade on flows that have been read already; see :func:`train`.
 
     Args:
-        data: Labelled flows, cut off at the settings' ``max_wait_s``.
+        data: Labelled flows, cut off at the settings' ``max_wait_s``, and with their headers'
+            bytes if the settings need them.
         out: Folder for the bundle; a bundle that is there is replaced.
         settings: How; the defaults when left out.
         progress: Told of each step.
@@ -163,14 +131,21 @@ def train_on(
     folds = groups if groups <= _FEW_GROUPS else _FOLDS
     task = task_of(data, folds, chosen.seed, chosen.max_wait_s)
     steps = _Steps(progress, 20)
-    candidates, sight, share = _choose_sight(task, chosen, steps)
-    recipes = zoo(chosen.effort, share)
+    candidates: list[Candidate] = []
+    if chosen.preset == "paper":
+        sight, recipes = Sight(), paper_zoo()
+    else:
+        candidates, sight, share = _choose_sight(task, chosen, steps)
+        recipes = zoo(chosen.effort, share)
     steps.total = steps.done + len(recipes) + 6
     judged = {one.name: one for one in candidates}
     skipped = _judge_all(task, recipes, sight, judged, begin_s + chosen.time_limit_s, steps)
     steps.begin("composing the cascade")
     usable = [one for one in judged.values() if one.sight == sight]
-    plan = compose(task, usable, chosen.goal, chosen.gate)
+    if chosen.preset == "paper":
+        plan = arrange(task, usable, LossGoal(chosen.max_f1_loss), "confidence")
+    else:
+        plan = compose(task, usable, chosen.goal, chosen.gate)
     models = []
     thresholds: tuple[Threshold, ...] = (*plan.assignment.thresholds, NEVER)
     for tier, threshold in zip(plan.tiers, thresholds, strict=True):
@@ -241,20 +216,34 @@ def _judge_all(
 
 def _final(task: Task, tier: PlannedTier, threshold: Threshold) -> TierModel:
     one = tier.candidate
-    engine = task.fit(one.recipe, task.inputs(one.recipe, one.sight))
-    alike = isinstance(threshold, float)
-    return TierModel(
+    engine = task.fit(one.recipe, one.sight)
+    model = TierModel(
         name=one.recipe.name,
         depth=one.recipe.depth,
-        threshold=threshold if isinstance(threshold, float) else max(threshold),
+        threshold=float(np.max(threshold)),  # training finds one for all classes
         inputs=one.recipe.inputs,
         sight=one.sight,
         calibration=tier.calibration,
         engine=engine,
         gate=tier.gate,
-        class_thresholds=None if isinstance(threshold, float) else threshold,
-        cost_us=measured(task, one.recipe, one.sight, engine) if alike else one.cost_us,
+        novelty=novelty_of(task, one),
     )
+    return replace(model, cost_us=_cost_us(task, model))
+
+
+def _cost_us(task: Task, model: TierModel) -> dict[int, float]:
+    """Measure what a tier takes a flow, all that it computes included."""
+    packets, offsets = task.data.packets, task.data.offsets
+
+    def ask(begin: int, end: int) -> object:
+        rows = np.arange(begin, end)
+        scores = judge(model, packets, offsets, rows)
+        if model.gate.kind != "benefit":
+            return scores
+        columns = see("columns", packets, offsets, model.depth, model.sight, rows)
+        return assurance(model.gate, scores, scores[:, 0], columns)
+
+    return cost_us(ask, len(task.data))
 
 
 def _tier_report(task: Task, model: TierModel, tier: PlannedTier) -> TierReport:
@@ -270,9 +259,7 @@ def _tier_report(task: Task, model: TierModel, tier: PlannedTier) -> TierReport:
         weighted_f1=round(found["weighted_f1"], 4),
         macro_f1=round(found["macro_f1"], 4),
         accuracy=round(accuracy(task.true, said), 4),
-        calibration_error=round(
-            calibration_error(calibrated(scores.max(axis=1), right, task.fold), right), 4
-        ),
+        calibration_error=round(calibration_error(tier.confidence, right), 4),
         risk_coverage={name: round(area, 4) for name, area in areas.items()},
         threshold=model.threshold,
         bytes=sum(len(data) for data in files.values()),
@@ -344,6 +331,7 @@ def _write(
         training_data=task.data.digest,
         made_with=_made_with(),
         max_wait_s=task.max_wait_s,
+        unknown_from=settings.unknown_from,
     )
     data = task.data
     kept = tuple(tier.judged for tier in plan.tiers)

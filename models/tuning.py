@@ -6,16 +6,19 @@ any distribution (:mod:`models.guarantee`) and is accordingly hard to get.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flows.errors import SettingsError
-from models.assignment import CONFIDENCE, Yardstick, route, search
-from models.bundle import check_replaceable, read_bundle, read_validation, rewrite_bundle
+from models.assignment import CONFIDENCE, Yardstick, by_class, route, search
+from models.bundle import (
+    TierModel,
+    check_replaceable,
+    read_bundle,
+    read_validation,
+    rewrite_bundle,
+)
 from models.card import NOT_GUARANTEED, bounded_text, operating_point, with_operating_point
 from models.goals import (
     NEVER,
@@ -27,103 +30,17 @@ from models.goals import (
     WithinGoal,
 )
 from models.guarantee import PATH, certified, fewest_units, group_losses, least_risk
+from models.tune_report import Guarantee, TuneReport, curve, front, point, spread
 from models.validation import Validation
 
-__all__ = ["Guarantee", "Point", "TuneReport", "goal_of", "tune"]
-
-_ROWS = 15  # of the trade-off curve
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One operating point of the trade-off curve.
-
-    Attributes:
-        thresholds: Of all tiers but the deepest; 2: never sure.
-        early: Expected share of flows that are answered before the deepest tier.
-        within_16ms: That wait for packets for 16 ms at most; the models' time is not counted.
-        escalated: That are answered behind packet 1.
-        loss: Expected loss of weighted F1 against the deepest tier alone, 0 to 1.
-        loss_bound: Its upper bound (one-sided 90 %, of F1 and accuracy the greater).
-        mean_wait_ms: Mean of what flows wait for packets.
-        typical_wait_ms: The same, as the geometric mean of 1 + milliseconds.
-        chosen: Whether it is the new operating point.
-        current: Whether it is the one that the bundle had.
-    """
-
-    thresholds: tuple[Threshold, ...]
-    early: float
-    within_16ms: float
-    escalated: float
-    loss: float
-    loss_bound: float
-    mean_wait_ms: float
-    typical_wait_ms: float
-    chosen: bool
-    current: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Guarantee:
-    """A guarantee, and the evidence for it.
-
-    Attributes:
-        risk: That the loss of accuracy against the deepest tier does not exceed, from 0 to 1, in
-            the mean over captures; a capture that gains counts as 0.
-        confidence: That it does not.
-        captures: That it rests on.
-        loss: Mean of theirs.
-        p_value: Of the last test that was passed.
-    """
-
-    risk: float
-    confidence: float
-    captures: int
-    loss: float
-    p_value: float
-
-
-@dataclass(frozen=True, slots=True)
-class TuneReport:
-    """What tuning chose.
-
-    Attributes:
-        model_version: Of the new bundle.
-        tuned_from: Version of the bundle that was tuned.
-        goal: ``max_f1_loss``, ``within_16ms`` or ``max_escalation``.
-        value: Of the goal: a share, from 0 to 1.
-        tiers: Names of the tiers; the deepest, which has no threshold, last.
-        flows: Flows of the stored judgements.
-        groups: Groups (captures) that they come from.
-        chosen: The new operating point.
-        curve: Operating points from "never early" on, ``chosen`` among them.
-        guarantee: None: only the bound on resampled captures was asked for.
-        guaranteed: What is guaranteed, in words.
-        not_guaranteed: What is not.
-    """
-
-    model_version: str
-    tuned_from: str
-    goal: str
-    value: float
-    tiers: tuple[str, ...]
-    flows: int
-    groups: int
-    chosen: Point
-    curve: tuple[Point, ...]
-    guarantee: Guarantee | None
-    guaranteed: str
-    not_guaranteed: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain objects, for JSON."""
-        return asdict(self)
+__all__ = ["Guarantee", "TuneReport", "goal_of", "tune"]
 
 
 def goal_of(
     max_f1_loss: float | None = None,
     within_16ms: float | None = None,
     max_escalation: float | None = None,
+    max_cost_us: float | None = None,
 ) -> Goal:
     """Return the one goal that is given.
 
@@ -131,9 +48,12 @@ def goal_of(
         max_f1_loss: Most loss of weighted F1 and of accuracy, percentage points.
         within_16ms: Least share of flows that wait for 16 ms at most.
         max_escalation: Greatest share of flows that go beyond packet 1.
+        max_cost_us: Most that the models may take of a flow on average, microseconds; no goal of
+            its own, but a limit to the first.
 
     Raises:
-        SettingsError: None is given, or more than one, or one is out of range.
+        SettingsError: None is given, or more than one, or one is out of range, or there is a limit
+            to another goal than the first.
     """
     given = {
         "--max-f1-loss": (max_f1_loss, 100.0, "percentage points, such as 0.5"),
@@ -147,13 +67,24 @@ def goal_of(
     value, most, means = given[chosen[0]]
     if value is None or not 0.0 <= value <= most:
         raise SettingsError(f"{chosen[0]} {value}: must lie from 0 to {most:g}: {means}")
+    if max_cost_us is not None and max_f1_loss is None:
+        raise SettingsError(f"--max-cost-us limits --max-f1-loss; {chosen[0]} has no such limit")
+    if max_cost_us is not None and not 0.0 < max_cost_us < float("inf"):
+        raise SettingsError(f"--max-cost-us {max_cost_us}: give microseconds above 0, such as 5")
     if max_f1_loss is not None:
-        return LossGoal(max_f1_loss / 100.0)
+        return LossGoal(max_f1_loss / 100.0, max_cost_us or float("inf"))
     return WithinGoal(value) if within_16ms is not None else EscalationGoal(value)
 
 
 def tune(
-    bundle: Path, out: Path, goal: Goal, *, guarantee: bool = False, seed: int = 0
+    bundle: Path,
+    out: Path,
+    goal: Goal,
+    *,
+    guarantee: bool = False,
+    per_class: bool = False,
+    unknown_from: float | None = None,
+    seed: int = 0,
 ) -> TuneReport:
     """Choose a bundle's thresholds anew and write it with them; its engines stay as they are.
 
@@ -163,6 +94,10 @@ def tune(
         goal: What the thresholds are wanted for, see :func:`goal_of`.
         guarantee: Choose so that the loss of accuracy is guaranteed not to exceed that of a
             :class:`LossGoal`, by Hoeffding and Bentkus; training's bound is not asked then.
+        per_class: Give classes thresholds of their own where the goal gains by it; see
+            :func:`models.assignment.by_class`.
+        unknown_from: Novelty from which on a flow is labelled ``unknown``; None: as it is, above
+            1: never.
         seed: Of the drawing of captures for the bounds.
 
     Raises:
@@ -171,49 +106,65 @@ def tune(
         SettingsError: No thresholds do what is wanted; nothing is written.
     """
     check_replaceable(out)
+    if guarantee and per_class:
+        raise SettingsError(
+            "--per-class and --guarantee exclude each other: a guarantee tests thresholds that "
+            "were written down before, the same for all classes"
+        )
     contents = read_bundle(bundle, tiers=())
     kept = read_validation(bundle)
+    limit_us = goal.max_cost_us if isinstance(goal, LossGoal) else float("inf")
+    if limit_us < float("inf") and not all(tier.cost_us for tier in kept.tiers):
+        raise SettingsError(f"--max-cost-us: {bundle} does not say what its tiers take")
     groups = len(np.unique(kept.groups))
     yardstick = Yardstick(kept.true, kept.groups, kept.tiers, kept.sizes, seed=seed)
     evidence: Guarantee | None = None
     if guarantee:
         chosen, seen, evidence = _guaranteed(kept, yardstick, goal)
         guaranteed, exceptions = _guarantee_text(evidence)
-        rows = _spread(seen)
+        rows = spread(seen)
     else:
         seen = []
         chosen = search(yardstick, goal, seen=seen)
+        if per_class:
+            chosen = by_class(yardstick, goal, chosen, len(contents.classes))
         if not goal.met(chosen):
             raise _out_of_reach(goal, chosen)
-        guaranteed, exceptions = bounded_text(groups), NOT_GUARANTEED
-        rows = _front(seen, goal)
-    current = yardstick.measure(tuple(tier.threshold for tier in contents.tiers[:-1]))
+        guaranteed, exceptions = bounded_text(groups, per_class=per_class), NOT_GUARANTEED
+        rows = front(seen, goal)
+    current = yardstick.measure(tuple(_threshold(tier) for tier in contents.tiers[:-1]))
     never = yardstick.measure((NEVER,) * len(current.thresholds))
     section = operating_point(
         chosen,
         [(tier.name, tier.depth) for tier in contents.tiers],
-        wanted=_wanted(goal, guarantee),
+        wanted=_wanted(goal, guarantee, per_class),
         guaranteed=guaranteed,
         not_guaranteed=exceptions,
         flows=len(kept.true),
         groups=groups,
     )
     card = with_operating_point(contents.card, section)
-    version = rewrite_bundle(bundle, out, chosen.thresholds, card)
+    version = rewrite_bundle(bundle, out, chosen.thresholds, card, unknown_from=unknown_from)
     return TuneReport(
         model_version=version,
         tuned_from=contents.model_version,
         goal=goal.name,
         value=goal.value,
+        max_cost_us=limit_us if limit_us < float("inf") else None,
+        per_class=per_class,
         tiers=tuple(tier.name for tier in contents.tiers),
         flows=len(kept.true),
         groups=groups,
-        chosen=_point(chosen, chosen, current),
-        curve=_curve([*rows, never], chosen, current),
+        chosen=point(chosen, chosen, current),
+        curve=curve([*rows, never], chosen, current),
         guarantee=evidence,
         guaranteed=guaranteed,
         not_guaranteed=tuple(exceptions),
     )
+
+
+def _threshold(tier: TierModel) -> Threshold:
+    return tier.threshold if tier.class_thresholds is None else tier.class_thresholds
 
 
 def _guaranteed(
@@ -252,8 +203,12 @@ def _guaranteed(
             f"{100.0 * losses[0].mean():.2f} points in the mean even with thresholds of {PATH[0]}. "
             "Nothing was written: allow more loss, or train on more captures"
         )
-    last = len(passed) - 1
     seen = [yardstick.measure(thresholds) for thresholds in path]
+    # All that passed are guaranteed together, so that any of them may be chosen.
+    cheap = [i for i in range(len(passed)) if seen[i].cost_us <= goal.max_cost_us]
+    if not cheap:
+        raise _too_dear(goal, min(seen[i].cost_us for i in range(len(passed))))
+    last = cheap[-1]
     evidence = Guarantee(risk, CONFIDENCE, n, float(losses[last].mean()), passed[last])
     return seen[last], seen, evidence
 
@@ -273,16 +228,21 @@ def _guarantee_text(found: Guarantee) -> tuple[str, tuple[str, ...]]:
     return text, ("weighted F1: its loss is measured above, not guaranteed", *NOT_GUARANTEED)
 
 
-def _wanted(goal: Goal, guarantee: bool) -> str:
-    option = f"--{goal.name.replace('_', '-')}"
+def _wanted(goal: Goal, guarantee: bool, per_class: bool) -> str:
     given = goal.value * (100.0 if isinstance(goal, LossGoal) else 1.0)
-    command = f"Chosen by `serveflow tune {option} {given:g}{' --guarantee' if guarantee else ''}`:"
+    options = f"--{goal.name.replace('_', '-')} {given:g}"
+    limit = ""
+    if isinstance(goal, LossGoal) and goal.max_cost_us < float("inf"):
+        options += f" --max-cost-us {goal.max_cost_us:g}"
+        limit = f" and the models take at most {goal.max_cost_us:g} µs of a flow on average"
+    options += " --guarantee" * guarantee + " --per-class" * per_class
+    command = f"Chosen by `serveflow tune {options}`:"
     if guarantee:
-        return f"{command} the shortest waits at which the loss of accuracy is guaranteed."
+        return f"{command} the shortest waits at which the loss of accuracy is guaranteed{limit}."
     if isinstance(goal, LossGoal):
         return (
             f"{command} the shortest waits at which the loss of weighted F1 and of accuracy is "
-            f"bounded by {given:g} percentage points."
+            f"bounded by {given:g} percentage points{limit}."
         )
     if isinstance(goal, WithinGoal):
         what = f"at least {given:.1%} of the flows wait for packets for 16 ms at most"
@@ -292,6 +252,8 @@ def _wanted(goal: Goal, guarantee: bool) -> str:
 
 
 def _out_of_reach(goal: Goal, best: Assignment) -> SettingsError:
+    if isinstance(goal, LossGoal):  # a loss alone is always in reach: nobody has to answer early
+        return _too_dear(goal, best.cost_us, best.loss_bound)
     if isinstance(goal, WithinGoal):
         most = f"{best.within_16ms:.1%} of the flows wait for packets for 16 ms at most"
         return SettingsError(f"--within-16ms {goal.value:g}: out of reach: at best {most}")
@@ -299,45 +261,11 @@ def _out_of_reach(goal: Goal, best: Assignment) -> SettingsError:
     return SettingsError(f"--max-escalation {goal.value:g}: out of reach: at least {least}")
 
 
-def _front(seen: Sequence[Assignment], goal: Goal) -> list[Assignment]:
-    """Return those that no other beats in both price and bound, thinned out evenly by price."""
-    front: list[Assignment] = []
-    for found in sorted(seen, key=lambda one: (goal.price(one), one.loss_bound)):
-        if not front or found.loss_bound < front[-1].loss_bound:
-            front.append(found)
-    prices = np.array([goal.price(found) for found in front])
-    wanted = np.linspace(prices[0], prices[-1], _ROWS)
-    return [front[i] for i in np.unique(np.abs(prices - wanted[:, None]).argmin(axis=1))]
-
-
-def _spread(path: Sequence[Assignment]) -> list[Assignment]:
-    return [path[i] for i in np.linspace(0, len(path) - 1, _ROWS).astype(np.int64)]
-
-
-def _curve(
-    rows: Sequence[Assignment], chosen: Assignment, current: Assignment
-) -> tuple[Point, ...]:
-    """Return what differs in its figures, and the two in any case; the longest waits first."""
-    once = {replace(found, thresholds=()): found for found in rows}
-    for own in (current, chosen):
-        once.pop(replace(own, thresholds=()), None)
-    both = {found.thresholds: found for found in (current, chosen)}
-    ordered = sorted(
-        (*once.values(), *both.values()), key=lambda found: (-found.wait, found.loss_bound)
-    )
-    return tuple(_point(found, chosen, current) for found in ordered)
-
-
-def _point(found: Assignment, chosen: Assignment, current: Assignment) -> Point:
-    return Point(
-        thresholds=found.thresholds,
-        early=round(found.early, 4),
-        within_16ms=round(found.within_16ms, 4),
-        escalated=round(found.escalated, 4),
-        loss=round(found.loss, 4),
-        loss_bound=round(found.loss_bound, 4),
-        mean_wait_ms=round(found.mean_wait_ms, 2),
-        typical_wait_ms=round(found.typical_wait_ms, 2),
-        chosen=found.thresholds == chosen.thresholds,
-        current=found.thresholds == current.thresholds,
-    )
+def _too_dear(goal: LossGoal, cost_us: float, bound: float | None = None) -> SettingsError:
+    limit = f"--max-cost-us {goal.max_cost_us:g}: out of reach"
+    if bound is not None and cost_us <= goal.max_cost_us:
+        return SettingsError(
+            f"{limit} at --max-f1-loss {100.0 * goal.value:g}: with models that cheap, the bound "
+            f"of the loss is {100.0 * bound:.2f} percentage points; allow more of either"
+        )
+    return SettingsError(f"{limit}: the models take {cost_us:.1f} µs of a flow at least")

@@ -99,5 +99,5 @@ def calibrated(
     confidence = np.zeros(len(sure), np.float32)
     for one in np.unique(fold):
         rest = fold != one
-        confidence[~rest] = fit_calibration(sure[rest], right[rest])(sure[~rest])
+        confidence[~rest] = fit_calibration(sure[rest], right[rest]).at(sure[~rest])
     return confidence

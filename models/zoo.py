@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from models.engines import Engine, MeanEngine
 
-__all__ = ["DEPTHS", "EFFORTS", "Effort", "Recipe", "extra_trees", "quick_zoo", "zoo"]
+__all__ = ["DEPTHS", "EFFORTS", "Effort", "Recipe", "extra_trees", "paper_zoo", "quick_zoo", "zoo"]
 
 DEPTHS = (1, 2, 3, 5, 10)
 """First packets that tiers may judge."""
@@ -71,22 +71,44 @@ def zoo(effort: Effort, share: Share) -> tuple[Recipe, ...]:
     found = list(quick_zoo(share))
     if effort == "quick":
         return tuple(found)
-    large = [extra_trees(depth, 60, share) for depth in (1, 5)]
-    boosted = {depth: light_gbm(depth) for depth in (10, 1, 5)}
-    found += [*large, *boosted.values()]
-    found += [
-        mean(extra_trees(10, 60, share), boosted[10]),
-        mean(large[1], boosted[5]),
-        mean(large[0], boosted[1]),
-    ]
+    found += [extra_trees(depth, 60, share) for depth in (1, 2)]
+    for depth in (10, 5) if effort == "standard" else (10, 5, 1, 2, 3):
+        forest, boosted = extra_trees(depth, 60, share), light_gbm(depth)
+        found += [forest, boosted, mean(forest, boosted)]
+    found = list({one.name: one for one in found}.values())
+    found.append(random_forest(10, 60, share))
     if effort == "standard":
         return tuple(found)
-    found += [light_gbm(depth) for depth in (2, 3)]
-    found += [random_forest(depth, 60) for depth in DEPTHS]
-    found += [xgboost(10), extra_trees(10, 20, share)]
+    found += [random_forest(depth, 60, share) for depth in DEPTHS[:-1]]
+    found += [xgboost(10), xgboost(1), extra_trees(10, 20, share)]
     found += [network("mlp", depth) for depth in (10, 1)]
     found += [network(kind, 10) for kind in ("cnn", "gru", "transformer")]
     return tuple(found)
+
+
+def paper_zoo() -> tuple[Recipe, ...]:
+    """Return the tiers of the ServeFlow paper (arXiv 2402.03694), on the headers' bits.
+
+    A decision tree and boosted trees on packet 1, boosted trees on packet 10.
+    """
+    return (bit_tree(1), light_gbm(1, "bits"), light_gbm(10, "bits"))
+
+
+def bit_tree(depth: int) -> Recipe:
+    """Return one decision tree on the headers' bits (CART, Breiman et al. 1984)."""
+
+    def fit(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+    ) -> Engine:
+        from models.forest import fit_tree
+
+        return fit_tree(inputs, labels, classes, seed=seed)
+
+    return Recipe(f"tree-bits@{depth}", depth, "bits", fit)
 
 
 def smoothed_tree(depth: int) -> Recipe:
@@ -135,7 +157,7 @@ def extra_trees(depth: int, trees: int, share: Share) -> Recipe:
     return Recipe(f"extra-trees-{trees}@{depth}", depth, "columns", fit)
 
 
-def random_forest(depth: int, trees: int) -> Recipe:
+def random_forest(depth: int, trees: int, share: Share) -> Recipe:
     """Return a random forest (Breiman 2001)."""
 
     def fit(
@@ -148,7 +170,14 @@ def random_forest(depth: int, trees: int) -> Recipe:
         from models.forest import fit_random_forest
 
         return fit_random_forest(
-            inputs, labels, classes, trees=trees, most_bytes=_BYTES_PER_TREE * trees, seed=seed
+            inputs,
+            labels,
+            classes,
+            trees=trees,
+            min_leaf=1,
+            max_features=share,
+            most_bytes=_BYTES_PER_TREE * trees,
+            seed=seed,
         )
 
     return Recipe(f"random-forest-{trees}@{depth}", depth, "columns", fit)
@@ -168,7 +197,8 @@ def light_gbm(depth: int, inputs: str = "columns") -> Recipe:
 
         return fit_lightgbm(inputs, labels, groups, classes, BoostedSettings(seed=seed))
 
-    return Recipe(f"lightgbm@{depth}", depth, inputs, fit)
+    name = "lightgbm" if inputs == "columns" else f"lightgbm-{inputs}"
+    return Recipe(f"{name}@{depth}", depth, inputs, fit)
 
 
 def xgboost(depth: int) -> Recipe:
@@ -238,5 +268,5 @@ def _crossed(
 
 _COPIES = 4
 _CROSSED = 0.15  # share of the columns
-_BYTES_PER_TREE = 100_000
+_BYTES_PER_TREE = 500_000
 _ANY = 1 << 40

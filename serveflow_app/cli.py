@@ -12,6 +12,24 @@ from rich.markup import escape
 
 from flows.errors import ServeFlowError, SettingsError
 from serveflow_app import commands
+from serveflow_app.options import (
+    Bundle,
+    Captures,
+    Config,
+    EffortOption,
+    Json,
+    LabelColumn,
+    Labels,
+    OperatingPoint,
+    Out,
+    Port,
+    Preset,
+    Quick,
+    SeesHost,
+    SeesPort,
+    Trackers,
+    UnknownFrom,
+)
 from serveflow_app.output import emit_json, messages
 from serveflow_app.settings import DEFAULT_URL
 
@@ -26,28 +44,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-Captures = Annotated[
-    list[Path], typer.Argument(help="pcap or pcapng files, or folders of them.", show_default=False)
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(help="labels.csv with the true labels: adds F1 scores to the summary."),
-]
-LabelColumn = Annotated[str, typer.Option(help="Column of the labels file that holds the label.")]
-Out = Annotated[Path | None, typer.Option(help="Write one JSON object per final verdict here.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
-Bundle = Annotated[
-    Path | None, typer.Option(help="Folder of the model bundle; by default the embedded one.")
-]
-Config = Annotated[
-    Path | None, typer.Option(help="Ray Serve configuration; by default serve_config.yaml.")
-]
-Port = Annotated[
-    int | None,
-    typer.Option(help="Port to serve on.", min=1, max=65535, envvar="SERVEFLOW_PORT"),
-]
-Trackers = Annotated[int | None, typer.Option(help="Number of FlowTrackers.", min=1, max=256)]
 
 
 @app.command()
@@ -132,21 +128,75 @@ def train(
     group_by: Annotated[
         str, typer.Option(help="Column whose values never stand on both sides of a split.")
     ] = "pcap",
+    effort: EffortOption = None,
+    quick: Quick = False,
+    operating_point: OperatingPoint = None,
+    max_f1_loss: Annotated[
+        float,
+        typer.Option(
+            metavar="PT",
+            help="Percentage points of F1 and of accuracy that answering early may cost against "
+            "the deepest tier, by an upper bound.",
+        ),
+    ] = 0.5,
+    port: SeesPort = None,
+    host: SeesHost = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="benefit|confidence|margin|entropy",
+            help="What tells whether an answer is final: what asking the deepest tier would "
+            "bring, as learned, or one of three ways to be sure. By default the best one.",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float,
+        typer.Option(
+            metavar="MIN",
+            help="Minutes after which no further model is tried; what was tried makes the cascade.",
+        ),
+    ] = 20.0,
+    preset: Preset = "search",
+    unknown_from: UnknownFrom = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
     json_output: Json = False,
 ) -> None:
     """Train a cascade on labelled captures and write its bundle.
 
+    Models are trained and judged by cross-validation in which no capture is on both sides; of
+    them a cascade is composed that answers as early as the allowed loss permits.
+
     The bundle keeps what its tiers said of captures that they had not learned from, so that
     [bold]serveflow tune[/] can choose anew how sure is sure enough, without training.
     """
-    commands.train(captures, labels, out, label_column, group_by, json_output)
+    options = {
+        "effort": effort,
+        "quick": quick,
+        "operating_point": operating_point,
+        "max_f1_loss": max_f1_loss,
+        "port": port,
+        "host": host,
+        "gate": gate,
+        "time_limit": time_limit,
+        "seed": seed,
+        "preset": preset,
+        "unknown_from": unknown_from,
+    }
+    commands.train(captures, labels, out, label_column, group_by, options, json_output)
 
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     captures: Annotated[Path, typer.Option(help="Folder of captures.")],
     labels: Annotated[Path, typer.Option(help="labels.csv: pcap, five-tuple, label.")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the bundle, trained on other captures; or balanced, accurate.",
+            show_default=False,
+        ),
+    ] = None,
     label_column: LabelColumn = "label",
     family_column: Annotated[
         str | None,
@@ -156,10 +206,38 @@ def evaluate(
         Path | None,
         typer.Option(help="Write figures, their data and report.md here; new or empty."),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Instead of a bundle: deal the captures into N folds, train anew on all but one, "
+            "judge that one, and so on. The options below say how to train.",
+            min=2,
+            show_default=False,
+        ),
+    ] = None,
+    effort: EffortOption = None,
+    quick: Quick = False,
+    operating_point: OperatingPoint = None,
+    port: SeesPort = None,
+    host: SeesHost = None,
+    preset: Preset = "search",
     json_output: Json = False,
 ) -> None:
-    """Compare the cascade with its fast and its slow tiers alone, on labelled captures."""
-    commands.evaluate(bundle, captures, (labels, label_column), family_column, report, json_output)
+    """Compare the cascade with its fast and its slow tiers alone, on labelled captures.
+
+    Either of a bundle, or, with [bold]--folds[/], of a way of training.
+    """
+    options = {
+        "effort": effort,
+        "quick": quick,
+        "operating_point": operating_point,
+        "port": port,
+        "host": host,
+        "preset": preset,
+    }
+    where = (captures, labels, label_column, family_column, report)
+    commands.evaluate(bundle, folds, where, options, json_output)
 
 
 @app.command()
@@ -194,6 +272,26 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    max_cost_us: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost-us",
+            metavar="US",
+            help="With --max-f1-loss: let the models take at most US microseconds of a flow on "
+            "average, as measured where they were trained: 5.",
+            show_default=False,
+        ),
+    ] = None,
+    unknown_from: UnknownFrom = None,
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per-class",
+            help="Let classes have thresholds of their own where the goal gains by it. Each is "
+            "chosen on fewer flows, so that the bound promises less: evaluate on other captures "
+            "before you trust it.",
+        ),
+    ] = False,
     guarantee: Annotated[
         bool,
         typer.Option(
@@ -217,8 +315,10 @@ def tune(
         "max_f1_loss": max_f1_loss,
         "within_16ms": within_16ms,
         "max_escalation": max_escalation,
+        "max_cost_us": max_cost_us,
     }
-    commands.tune(bundle, out, goals, guarantee, curve, json_output)
+    how = {"guarantee": guarantee, "per_class": per_class, "unknown_from": unknown_from}
+    commands.tune(bundle, out, goals, how, curve, json_output)
 
 
 def _fail(message: str, wants_json: bool) -> int:

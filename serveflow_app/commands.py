@@ -6,6 +6,7 @@ at once and an edge box can do without.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from collectors.sender import HttpSender
 from flows.errors import SettingsError
 from models.labels import LabelBook
 from serveflow_app.evaluation_tables import evaluation_tables
-from serveflow_app.output import emit_json, messages, progress_bar, summary_table
+from serveflow_app.output import (
+    emit_json,
+    messages,
+    peak_memory_mib,
+    progress_bar,
+    summary_table,
+)
 from serveflow_app.run_replay import Run, capture_files, run_replay
-from serveflow_app.settings import embedded_bundle
+from serveflow_app.settings import bundle_folder
 
 __all__ = ["classify", "demo", "evaluate", "replay", "serve", "train", "tune"]
 
@@ -36,7 +43,7 @@ def serve(
     from serveflow_app.service import Service
 
     args = {
-        key: str(Path(value).resolve()) if key == "bundle" else value
+        key: str(bundle_folder(value).resolve()) if key == "bundle" else value
         for key, value in options.items()
         if value is not None
     }
@@ -88,7 +95,7 @@ def classify(
     from models.cascade import load_cascade
     from serveflow_app.local_sender import LocalSender
 
-    sender = LocalSender(load_cascade(bundle or embedded_bundle()), trackers)
+    sender = LocalSender(load_cascade(bundle_folder(bundle)), trackers)
     # One batch at a time: the dispatcher runs in the thread that submits.
     settings = ReplaySettings(max_in_flight=1, batch_delay_s=0.0)
     try:
@@ -109,11 +116,21 @@ def demo(speed: float, port: int | None, as_json: bool) -> None:
 
 
 def train(
-    captures: Path, labels: Path, out: Path, label_column: str, group_by: str, as_json: bool
+    captures: Path,
+    labels: Path,
+    out: Path,
+    label_column: str,
+    group_by: str,
+    options: dict[str, Any],
+    as_json: bool,
 ) -> None:
     """Train a cascade and write its bundle."""
     from models.training import train as train_cascade
+    from serveflow_app.train_options import train_settings
+    from serveflow_app.train_table import complete, train_tables
 
+    begin_s = time.monotonic()
+    settings = train_settings(**options)
     with progress_bar() as bar:
         task = bar.add_task("training", total=None)
 
@@ -124,44 +141,56 @@ def train(
             captures,
             labels,
             out,
+            settings,
             label_column=label_column,
             group_by=group_by,
             progress=on_progress,
         )
-    result = report.to_dict()
+    result = complete(report.to_dict(), time.monotonic() - begin_s, peak_memory_mib())
     if as_json:
         emit_json(result)
-    else:
-        messages.print_json(data=result)
-        messages.print(f"wrote {out}", markup=False)
+        return
+    for table in train_tables(result):
+        messages.print(table, "")
+    told = f"wrote {out}; its card.md says what it is worth, serveflow evaluate tells of others"
+    messages.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def evaluate(
-    bundle: Path,
-    captures: Path,
-    labels: tuple[Path, str],
-    family_column: str | None,
-    report: Path | None,
+    bundle: Path | None,
+    folds: int | None,
+    where: tuple[Path, Path, str, str | None, Path | None],
+    options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Compare the cascade with its tiers alone."""
+    """Compare the cascade with its tiers alone: a bundle's, or one trained for each fold."""
+    from models.crossvalidation import evaluate_training
     from models.evaluation import evaluate as evaluate_bundle
+    from serveflow_app.train_options import train_settings
 
+    if (bundle is None) == (folds is None):
+        raise SettingsError("give either --bundle, to evaluate it, or --folds, to train anew")
+    if bundle is not None and any(value for value in options.values() if value != "search"):
+        raise SettingsError("options of training go with --folds: a bundle is trained already")
+    captures, labels, label_column, family_column, report = where
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
 
         def on_progress(step: str, done: int, total: int) -> None:
             bar.update(task, description=step, completed=done, total=total)
 
-        result = evaluate_bundle(
-            bundle,
-            captures,
-            labels[0],
-            label_column=labels[1],
-            family_column=family_column,
-            report=report,
-            progress=on_progress,
-        ).to_dict()
+        common: dict[str, Any] = {
+            "label_column": label_column,
+            "family_column": family_column,
+            "report": report,
+            "progress": on_progress,
+        }
+        if bundle is not None:
+            found = evaluate_bundle(bundle_folder(bundle), captures, labels, **common)
+        else:
+            settings = train_settings(**options)
+            found = evaluate_training(captures, labels, settings, folds=folds or 0, **common)
+    result = found.to_dict()
     if as_json:
         emit_json(result)
         return
@@ -179,7 +208,7 @@ def tune(
     bundle: Path,
     out: Path,
     goals: dict[str, float | None],
-    guarantee: bool,
+    how: dict[str, Any],
     curve: Path | None,
     as_json: bool,
 ) -> None:
@@ -192,7 +221,8 @@ def tune(
     if curve is not None and not curve.parent.is_dir():
         raise SettingsError(f"--curve {curve}: there is no folder {curve.parent}")
     with messages.status("weighing thresholds …"):
-        result = tune_bundle(bundle, out, goal, guarantee=guarantee).to_dict()
+        report = tune_bundle(bundle_folder(bundle), out, goal, **how)
+    result = report.to_dict()
     if curve is not None:
         write_curve(result, curve)
     if as_json:

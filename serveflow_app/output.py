@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,7 +20,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["emit_json", "messages", "progress_bar", "summary_table"]
+__all__ = [
+    "emit_json",
+    "messages",
+    "peak_memory_mib",
+    "plain_table",
+    "progress_bar",
+    "summary_table",
+]
 
 messages = Console(stderr=True)
 """For people: progress, tables and errors; standard output is left to results."""
@@ -27,6 +37,12 @@ def emit_json(result: dict[str, Any]) -> None:
     """Print the one JSON object of a command on standard output."""
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory that this process has held so far, MiB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes there, else KiB
 
 
 def progress_bar() -> Progress:
@@ -40,6 +56,32 @@ def progress_bar() -> Progress:
         console=messages,
         transient=True,
     )
+
+
+def plain_table(title: str, columns: Sequence[str], caption: str | None = None) -> Table:
+    """Return an empty table without lines between its columns.
+
+    Args:
+        title: Above it.
+        columns: Their heads; the first column is of names, the others are of numbers.
+        caption: Below it.
+    """
+    # Little room between columns, so that a terminal of 80 shows whole names and numbers.
+    table = Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for i, name in enumerate(columns):
+        if i:
+            table.add_column(name, justify="right", overflow="fold")
+        else:
+            table.add_column(name, style="bold", no_wrap=True)
+    return table
 
 
 def _ms(value: float | None) -> str:

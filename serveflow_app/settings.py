@@ -7,16 +7,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "DEFAULT_URL", "AppArgs", "embedded_bundle"]
+__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "DEFAULT_URL", "AppArgs", "bundle_folder"]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 
-def embedded_bundle() -> Path:
-    """Return the folder of the bundle that comes with ServeFlow."""
-    return Path(__file__).resolve().parent.parent / "models" / "embedded"
+_MODELS = Path(__file__).resolve().parent.parent / "models"
+_EMBEDDED = {"balanced": _MODELS / "embedded", "accurate": _MODELS / "embedded_accurate"}
+
+
+def bundle_folder(named: str | Path | None = None) -> Path:
+    """Return the folder of a bundle.
+
+    Args:
+        named: ``balanced`` or ``accurate``, the operating points that come with ServeFlow, or any
+            folder; ``balanced`` when left out.
+    """
+    return _EMBEDDED.get(str(named or "balanced")) or Path(str(named))
 
 
 class AppArgs(BaseModel):
@@ -24,9 +33,9 @@ class AppArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    bundle: Annotated[str | None, Field(description="Bundle's folder; none: the embedded one.")] = (
-        None
-    )
+    bundle: Annotated[
+        str | None, Field(description="Bundle's folder, or balanced (none) or accurate.")
+    ] = None
     trackers: Annotated[int, Field(ge=1, le=256, description="Number of FlowTrackers.")] = 2
     placement: Annotated[
         Literal["separate", "colocated"],
@@ -42,4 +51,4 @@ class AppArgs(BaseModel):
     @property
     def bundle_path(self) -> Path:
         """The bundle's folder."""
-        return Path(self.bundle) if self.bundle else embedded_bundle()
+        return bundle_folder(self.bundle)

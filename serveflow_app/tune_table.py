@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,23 @@ __all__ = ["curve_table", "write_curve"]
 
 _FIGURES = (
     "early", "within_16ms", "escalated", "loss", "loss_bound", "mean_wait_ms", "typical_wait_ms",
-    "chosen", "current",
+    "cost_us", "chosen", "current",
 )  # fmt: skip
 
 
 def curve_table(report: dict[str, Any]) -> Table:
-    """Return a table of :meth:`models.tuning.TuneReport.to_dict`."""
+    """Return a table of :meth:`models.tune_report.TuneReport.to_dict`."""
     table = Table(
         title=f"{report['tuned_from']} → {report['model_version']}: what waiting less costs",
         caption="loss: weighted F1 against the deepest tier alone, percentage points; bound: of it "
-        "or of accuracy, the greater, one-sided 90 %; wait: for packets",
+        "or of accuracy, the greater, one-sided 90 %; wait: for packets; models: what they take "
+        "of a flow on average, where they were trained",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("")
-    for name in ("early", "≤ 16 ms", "escalated", "loss", "bound", "wait mean", "wait typical"):
+    for name in ("early", "≤ 16 ms", "escalated", "loss", "bound", "wait mean", "wait typical",
+                 "models"):  # fmt: skip
         table.add_column(name, justify="right")
     for point in report["curve"]:
         marks = [name for key, name in (("chosen", "chosen"), ("current", "was")) if point[key]]
@@ -41,6 +44,7 @@ def curve_table(report: dict[str, Any]) -> Table:
             f"{100 * point['loss_bound']:+.2f}",
             f"{point['mean_wait_ms']:,.1f} ms",
             f"{point['typical_wait_ms']:,.1f} ms",
+            f"{point['cost_us']:,.1f} µs" if point["cost_us"] else "-",
             style="bold green" if point["chosen"] else None,
         )
     return table
@@ -48,6 +52,8 @@ def curve_table(report: dict[str, Any]) -> Table:
 
 def write_curve(report: dict[str, Any], path: Path) -> None:
     """Write the curve as CSV: one row per point, the threshold of each tier, then the figures.
+
+    Where classes have thresholds of their own, they stand in one field, parted by spaces.
 
     Raises:
         SettingsError: The file cannot be written.
@@ -59,6 +65,11 @@ def write_curve(report: dict[str, Any], path: Path) -> None:
             rows.writerow([*tiers, *_FIGURES])
             for point in report["curve"]:
                 figures = [float(point[name]) for name in _FIGURES]
-                rows.writerow(f"{value:g}" for value in (*point["thresholds"], *figures))
+                thresholds = map(_threshold, point["thresholds"])
+                rows.writerow([*thresholds, *(f"{value:g}" for value in figures)])
     except OSError as error:
         raise SettingsError(f"--curve {path}: cannot be written: {error.strerror}") from None
+
+
+def _threshold(value: float | Sequence[float]) -> str:
+    return f"{value:g}" if isinstance(value, float) else " ".join(f"{each:g}" for each in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -134,11 +135,85 @@ def test_train_makes_a_bundle_that_classifies(
     """On the small test split, for time's sake; this bundle is thrown away."""
     result = cli(
         "train", "--captures", test_runs, "--labels", test_runs / "labels.csv",
-        "--out", tmp_path / "bundle", timeout_s=230,
+        "--out", tmp_path / "bundle", "--quick", "--no-port", "--no-host",
+        "--operating-point", "accurate", "--max-f1-loss", 2, "--seed", 3, timeout_s=230,
     )  # fmt: skip
     assert result.status == 0, result.told
+    report = result.out
+    assert report["seconds"] > 1.0
+    assert 50.0 < report["peak_memory_mib"] < 10_000.0
+    assert (report["with_port"], report["with_host"]) == (False, False)
+    assert report["operating_point"] == "accurate"
+    assert report["loss_bound"] <= 0.02
+    tried = {one["name"]: one for one in report["candidates"]}
+    assert {name for name, one in tried.items() if one["tier"]} == {
+        tier["name"] for tier in report["tiers"]
+    }
+    assert any(one["pareto"] for one in tried.values())
+    assert not all(one["pareto"] for one in tried.values())
     result = cli("classify", capture, "--bundle", tmp_path / "bundle")
     assert result.out["final"] == 50
+
+
+def test_train_shows_people_what_it_tried_and_chose(test_runs: Path, tmp_path: Path) -> None:
+    done = plain(
+        "train", "--captures", test_runs, "--labels", test_runs / "labels.csv",
+        "--out", tmp_path / "bundle", "--quick", "--port", "--no-host", "--gate", "confidence",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "", "results for machines come with --json only"
+    for word in (
+        "models tried", "extra-trees-60@10+port", "µs at 1 ", "µs at 16", "µs at 256", "front",
+        "weighted F1", "macro F1", "gate confidence", "operating point balanced", "always",
+        "the same tiers by each gate", "≤ 16 ms", "escalated", "MiB at most", "wrote ",
+    ):  # fmt: skip
+        assert word in done.stderr, done.stderr
+    assert "{" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--quick", "--effort", "full"), "--quick is short for --effort quick"),
+        (("--effort", "lots"), "--effort lots: is none of quick, standard, full"),
+        (("--operating-point", "fast"), "--operating-point fast: is none of balanced, accurate"),
+        (("--gate", "luck"), "--gate luck: is none of benefit, confidence, margin, entropy"),
+        (("--max-f1-loss", 101), "--max-f1-loss 101: must lie from 0 to 100"),
+        (("--max-f1-loss", "nan"), "--max-f1-loss nan"),
+        (("--time-limit", -1), "--time-limit -1: give minutes"),
+        (("--preset", "thesis"), "--preset thesis: is none of search, paper"),
+        (("--preset", "paper", "--quick"), "--preset paper has tiers of its own"),
+    ],
+)
+def test_options_of_train_that_make_no_sense_are_refused(
+    cli: Any, tmp_path: Path, options: tuple[object, ...], says: str
+) -> None:
+    """Before anything is read."""
+    result = cli(
+        "train", "--captures", tmp_path, "--labels", tmp_path, "--out", tmp_path / "out", *options
+    )
+    assert result.status == 1
+    assert says in result.out["error"]
+
+
+def test_train_has_help_that_teaches() -> None:
+    done = plain("train", "--help")
+    assert done.returncode == 0
+    for word in (
+        "--quick", "--effort", "--operating-point", "--max-f1-loss", "--no-port", "--no-host",
+        "--gate", "--time-limit", "--seed", "--preset", "--json", "11,000 flows", "minutes",
+        "Percentage", "captures", "serveflow tune",
+    ):  # fmt: skip
+        assert word in " ".join(done.stdout.split()), word
+
+
+def plain(*args: object) -> subprocess.CompletedProcess[str]:
+    """Run ``serveflow ARGS`` without ``--json``, on a wide terminal."""
+    return subprocess.run(
+        [sys.executable, "-c", "from serveflow_app.cli import main; main()", *map(str, args)],
+        capture_output=True, text=True, check=False, timeout=200,
+        env={**os.environ, "COLUMNS": "240", "NO_COLOR": "1"},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,40 @@ def test_the_embedded_bundle_is_tuned_and_serves(
 def test_the_embedded_bundle_is_at_the_point_that_its_card_names(
     cli: Any, bundle: Path, tmp_path: Path
 ) -> None:
-    result = cli("tune", "--bundle", bundle, "--out", tmp_path / "same", "--max-f1-loss", 0.5)
+    result = cli(
+        "tune", "--bundle", bundle, "--out", tmp_path / "same", "--max-f1-loss", 0.5,
+        "--max-cost-us", 8,
+    )  # fmt: skip
+    assert result.status == 0, result.told
     assert result.out["chosen"]["current"]
+    assert result.out["max_cost_us"] == 8.0
+    assert 0.0 < result.out["chosen"]["cost_us"] <= 8.0
+
+
+def test_the_embedded_bundle_gets_thresholds_by_class(
+    cli: Any, bundle: Path, tmp_path: Path
+) -> None:
+    out, curve = tmp_path / "tuned", tmp_path / "curve.csv"
+    args = ("tune", "--bundle", bundle, "--out", out, "--max-f1-loss", 0.5, "--curve", curve)
+    alike, own = cli(*args), cli(*args, "--per-class")
+    assert own.status == 0, own.told
+    assert own.out["per_class"]
+    assert not alike.out["per_class"]
+    assert own.out["chosen"]["typical_wait_ms"] < alike.out["chosen"]["typical_wait_ms"]
+    assert own.out["chosen"]["loss_bound"] <= 0.005
+    assert "promises less" in own.out["guaranteed"]
+    rows = csv.DictReader(curve.read_text().splitlines())
+    (marked,) = [row for row in rows if row["chosen"] == "1"]
+    for name, chosen in zip(own.out["tiers"], own.out["chosen"]["thresholds"], strict=False):
+        thresholds = [float(value) for value in marked[name].split()]
+        expected = chosen if isinstance(chosen, list) else [chosen]
+        assert thresholds == pytest.approx(expected, rel=1e-5), "as many digits as a table has"
+    capture = tmp_path / "sound.pcap"
+    capture.write_bytes(f.pcap([f.ethernet(f.ipv4(f.tcp(p))) for p in range(1000, 1050)]))
+    assert cli("classify", capture, "--bundle", out).out["final"] == 50
+    refused = cli(*args, "--per-class", "--guarantee")
+    assert refused.status == 1
+    assert "exclude each other" in refused.out["error"]
 
 
 def test_eight_captures_cannot_guarantee_half_a_point(
@@ -87,8 +119,17 @@ def test_the_table_marks_the_chosen_point_and_says_what_is_guaranteed(
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", "results for machines come with --json only"
     (row,) = [line for line in done.stderr.splitlines() if "│ chosen" in line]
-    assert "80." in row
-    for word in ("early", "escalated", "bound", "wait mean", "was", "guaranteed: Nothing."):
+    within = float(row.split("│")[3].strip().rstrip("%"))
+    assert 80.0 <= within < 82.0, "as asked for, and hardly more"
+    for word in (
+        "early",
+        "escalated",
+        "bound",
+        "wait mean",
+        "models",
+        "was",
+        "guaranteed: Nothing.",
+    ):
         assert word in done.stderr
     thresholds = [
         tier["threshold"]
@@ -106,6 +147,8 @@ def test_one_goal_is_needed_and_no_more(cli: Any, made_up: Path, tmp_path: Path)
     assert two.status == 1
     assert "got --max-f1-loss and --within-16ms" in two.out["error"]
     assert "--max-escalation 1.5" in cli(*args, "--max-escalation", 1.5).out["error"]
+    limited = cli(*args, "--within-16ms", 0.8, "--max-cost-us", 5)
+    assert "--max-cost-us limits --max-f1-loss" in limited.out["error"]
     nowhere = cli(*args, "--max-f1-loss", 1, "--curve", tmp_path / "no" / "curve.csv")
     assert "there is no folder" in nowhere.out["error"]
     assert not (tmp_path / "out").exists()
@@ -113,5 +156,14 @@ def test_one_goal_is_needed_and_no_more(cli: Any, made_up: Path, tmp_path: Path)
 
 def test_tune_has_help_that_teaches() -> None:
     done = plain("tune", "--help")
-    for word in (*GOALS, "--guarantee", "--curve", "--json", "percentage", "captures"):
+    for word in (
+        *GOALS,
+        "--max-cost-us",
+        "--per-class",
+        "--guarantee",
+        "--curve",
+        "--json",
+        "percentage",
+        "captures",
+    ):
         assert word in done.stdout

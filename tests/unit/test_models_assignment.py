@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from models.assignment import Judgements, Yardstick, assign, route, search
+from models.assignment import COARSE, Judgements, Yardstick, assign, by_class, route, search
 from models.folds import grouped_folds
 from models.goals import NEVER, Assignment, EscalationGoal, LossGoal, WithinGoal
 
@@ -67,8 +69,10 @@ def test_a_fast_tier_as_good_as_the_deepest_answers_everything() -> None:
 
 def test_of_two_fast_tiers_the_cheaper_one_answers_what_both_know() -> None:
     true, groups, tiers, sizes = fast_and_slow(2_000, 40)
-    found = assign(true, groups, [tiers[0], tiers[0], tiers[1]], sizes)
-    answered_by = route([tiers[0], tiers[0], tiers[1]], sizes, found.thresholds)
+    both = [replace(tiers[0], cost_us=cost) for cost in (1.0, 5.0)]
+    cascade = [*both, replace(tiers[1], cost_us=5.0)]
+    found = assign(true, groups, cascade, sizes)
+    answered_by = route(cascade, sizes, found.thresholds)
     assert (answered_by == 0).mean() > 0.4
 
 
@@ -116,9 +120,82 @@ def test_thresholds_are_measured_by_what_flows_wait_for() -> None:
     found = Yardstick(true, np.arange(4), tiers, np.full(4, 10)).measure((0.5, 0.5))
     assert (found.early, found.within_16ms, found.escalated) == (0.75, 0.75, 0.5)
     assert found.mean_wait_ms == 25.0
-    assert found.mean_tier == 0.75
     assert found.wait == pytest.approx(np.log([1, 1, 11, 91]).mean())
     assert (found.loss, found.loss_bound) == (0.0, 0.0)
+
+
+def test_what_the_models_take_is_counted_of_the_tiers_that_are_asked() -> None:
+    """The second is asked of one of the 2 left; the other has no second packet."""
+    true = np.zeros(4, np.int64)
+    costs = (1.0, 4.0, 40.0)
+    sure = ([0.9, 0.9, 0.1, 0.1], [0.9, 0.9, 0.1, 0.9], np.ones(4))
+    tiers = [
+        replace(tier(true, each, depth), cost_us=cost)
+        for each, depth, cost in zip(sure, (1, 2, 10), costs, strict=True)
+    ]
+    yardstick = Yardstick(true, np.arange(4), tiers, np.array([10, 10, 10, 1]))
+    assert yardstick.measure((0.5, 0.5)).cost_us == pytest.approx(1.0 + 4.0 / 4 + 40.0 * 2 / 4)
+    assert yardstick.measure((0.5, NEVER)).cost_us == yardstick.glance((0.5, NEVER)).cost_us
+
+
+def test_a_limit_to_what_the_models_take_is_kept() -> None:
+    true, groups, tiers, sizes = fast_and_slow(2_000, 40)
+    tiers = [replace(tiers[0], cost_us=1.0), replace(tiers[1], cost_us=100.0)]
+    yardstick = Yardstick(true, groups, tiers, sizes)
+    dear, cheap = (search(yardstick, LossGoal(0.2, limit)) for limit in (float("inf"), 30.0))
+    assert dear.cost_us >= cheap.cost_us
+    assert cheap.cost_us <= 30.0
+    goal = LossGoal(0.005, 20.0)
+    found = search(yardstick, goal)
+    assert found.cost_us <= 20.0 + 1e-9, "the limit comes first"
+    assert found.loss_bound > 0.005
+    assert not goal.met(found)
+
+
+def one_class_known(n: int, seed: int = 0) -> tuple[Yardstick, list[Judgements]]:
+    """Where the fast tier names class 0 it is right from .3 on; class 1, from .8 on only."""
+    rng = np.random.default_rng(seed)
+    fast, sure = rng.integers(0, 2, n), rng.random(n)
+    known = sure > np.where(fast == 0, 0.3, 0.8)
+    true = np.where(known, fast, rng.integers(0, 2, n))
+    tiers = [tier(fast, sure), tier(true, np.full(n, 0.95), 10)]
+    return Yardstick(true, np.arange(n) % 40, tiers, np.full(n, 10)), tiers
+
+
+def test_classes_get_thresholds_of_their_own_where_that_helps() -> None:
+    yardstick, _ = one_class_known(4_000)
+    goal = LossGoal(0.01)
+    found = search(yardstick, goal)
+    refined = by_class(yardstick, goal, found, classes=3)
+    assert goal.met(refined)
+    assert refined.early > found.early + 0.05
+    (thresholds,) = refined.thresholds
+    assert isinstance(thresholds, tuple)
+    assert thresholds[0] < thresholds[1]
+    assert thresholds[2] == found.thresholds[0], "a class that is never named keeps what it had"
+    assert yardstick.measure(refined.thresholds) == refined
+
+
+def test_classes_that_are_named_seldom_keep_the_threshold_of_all() -> None:
+    yardstick, tiers = one_class_known(50)
+    assert min(np.bincount(tiers[0].labels)) < 30
+    goal = LossGoal(0.05)
+    found = search(yardstick, goal)
+    refined = by_class(yardstick, goal, found, classes=2)
+    (before,), (after,) = found.thresholds, refined.thresholds
+    seldom = int(np.bincount(tiers[0].labels).argmin())
+    assert after == before or (isinstance(after, tuple) and after[seldom] == before)
+
+
+def test_thresholds_by_class_never_rank_behind_those_for_all() -> None:
+    yardstick = Yardstick(*fast_and_slow(1_000, 20))
+    for goal in (LossGoal(0.01), LossGoal(0.0), WithinGoal(0.6), EscalationGoal(0.4)):
+        found = search(yardstick, goal, effort=COARSE)
+        assert goal.rank(by_class(yardstick, goal, found, 4)) <= goal.rank(found)
+    lone = Yardstick(*(part[1:] if isinstance(part, list) else part
+                       for part in fast_and_slow(100, 4)))  # fmt: skip
+    found = search(lone, LossGoal(0.01))
+    assert by_class(lone, LossGoal(0.01), found, 4) == found, "one tier has no thresholds"
 
 
 def test_a_share_within_16_ms_is_reached_at_the_least_loss() -> None:

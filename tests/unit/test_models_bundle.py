@@ -13,16 +13,13 @@ import pytest
 
 from flows.errors import BundleError
 from models.bundle import (
-    BundleContents,
-    TierModel,
     read_bundle,
     read_validation,
     rewrite_bundle,
     write_bundle,
 )
-from models.calibration import Calibration
 from models.cascade import load_cascade
-from models.features import FEATURE_SCHEMA, Sight
+from models.features import FEATURE_SCHEMA
 from models.manifest import FORMAT, digest_of, manifest_text
 from models.synthetic import synthetic_bundle, synthetic_validation
 from models.validation import VALIDATION_FILES
@@ -117,7 +114,7 @@ def test_another_version_is_refused_with_both_named(bundle: Path, key: str) -> N
 
 def test_bundles_of_the_first_format_are_refused(bundle: Path) -> None:
     rewrite(bundle, format=1)
-    with pytest.raises(BundleError, match="format is 1, this release reads 2"):
+    with pytest.raises(BundleError, match="format is 1, this release reads 3"):
         load_cascade(bundle)
 
 
@@ -149,8 +146,14 @@ def test_a_key_that_is_missing_is_named(bundle: Path) -> None:
         (("tiers", 0, "calibration"), {"x": [1.0, 0.5], "y": [0.1, 0.2]}, "increase"),
         (("tiers", 0, "calibration"), {"x": [0.5, 1.0], "y": [0.2, 0.1]}, "decrease"),
         (("tiers", 0, "calibration"), {"x": [0.5], "y": [0.1, 0.2]}, "as many"),
-        (("tiers", 0, "inputs"), "sequence", "does not read sequence"),
+        (("tiers", 0, "inputs"), "sequence", "reads .* columns, at its depth there are 0"),
         (("tiers", 2, "depth"), 1, "reads .* columns"),
+        (("tiers", 0, "gate"), "oracle", "gate"),
+        (("tiers", 0, "gate"), "benefit", "a benefit gate with files"),
+        (("tiers", 0, "gate_files"), ["roots.npy"], "a confidence gate with files"),
+        (("tiers", 0, "class_thresholds"), [0.5], "one threshold for each class"),
+        (("tiers", 0, "class_thresholds"), [0.5, 2.5], "class_thresholds"),
+        (("tiers", 0, "cost_us"), {"many": 1.0}, "cost_us"),
         (("classes",), ["small"], "classes"),
         (("classes",), ["small", "small"], "twice"),
         (("max_wait_s",), 0, "max_wait_s"),
@@ -237,12 +240,11 @@ def test_a_failed_write_leaves_the_old_bundle(
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_contents_that_make_no_bundle_are_not_written(tmp_path: Path) -> None:
-    tier = TierModel("t@1", 1, 0.5, "columns", Sight(), Calibration((0.0,), (0.0,)), None)
-    contents = BundleContents(("a", "b"), (tier,), "", "", {})
-    with pytest.raises(BundleError, match="t@1"):
-        write_bundle(contents, tmp_path / "bundle")
-    assert not list(tmp_path.iterdir())
+def test_contents_that_make_no_bundle_are_not_written(bundle: Path, tmp_path: Path) -> None:
+    contents = read_bundle(bundle, tiers=())
+    with pytest.raises(BundleError, match="stump0@1: not loaded"):
+        write_bundle(contents, tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_the_digest_is_over_everything_but_itself() -> None:
@@ -265,7 +267,7 @@ def test_judgements_are_kept_and_read_back(bundle: Path) -> None:
         assert getattr(kept, name).dtype == np.int64
     assert [tier.depth for tier in kept.tiers] == [1, 1, 10]
     for here, there in zip(kept.tiers, made.tiers, strict=True):
-        for name in ("labels", "confidence", "wait_ns"):
+        for name in ("labels", "assurance", "wait_ns"):
             np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
     assert [path.name for path in files_of(bundle / "validation")] == list(VALIDATION_FILES)
 
@@ -310,8 +312,8 @@ def test_a_bundle_may_keep_no_judgements_and_says_so(bundle: Path, tmp_path: Pat
         ("label.npy", np.full((3, 400), 9, np.uint16), "label.npy: names a class"),
         ("label.npy", np.zeros((2, 400), np.uint16), "label.npy: has shape"),
         ("size.npy", np.zeros((1, 400), np.uint8), "size.npy: is uint8"),
-        ("confidence.npy", np.full((3, 400), 1.5, np.float32), "within 0 and 1"),
-        ("confidence.npy", np.full((3, 400), np.nan, np.float32), "within 0 and 1"),
+        ("assurance.npy", np.full((3, 400), 1.5, np.float32), "within 0 and 1"),
+        ("assurance.npy", np.full((3, 400), np.nan, np.float32), "within 0 and 1"),
         ("wait.npy", np.full((3, 400), -1, np.int64), "less than nothing"),
         ("wait.npy", None, "wait.npy: not an array"),
     ],
@@ -346,6 +348,12 @@ def test_a_bundle_is_rewritten_with_other_thresholds_and_the_same_rest(
         if path.name not in ("manifest.json", "card.md"):
             assert (out / path.relative_to(bundle)).read_bytes() == path.read_bytes()
     assert rewrite_bundle(bundle, bundle, (0.25, 2.0), "# Another\n") == version, "in place, too"
+    by_class = ((0.25, 0.75), 2.0)
+    rewrite_bundle(bundle, out, by_class, "# Another\n")
+    tiers = read_bundle(out).tiers
+    assert [tier.class_thresholds for tier in tiers] == [(0.25, 0.75), None, None]
+    rewrite_bundle(out, out, (0.25, 2.0), "# Another\n")
+    assert read_bundle(out).model_version == version, "one for all classes again"
     with pytest.raises(ValueError, match="shorter"):
         rewrite_bundle(bundle, out, (0.25,), "")
     with pytest.raises(BundleError, match="threshold"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from flows.verdict import Reason
 from models.assignment import assign
 from models.bundle import read_bundle, read_validation
 from models.cascade import load_cascade
+from models.costs import BATCHES
 from models.dataset import Dataset, load_dataset
 from models.evaluation import evaluate
+from models.gates import GATES
 from models.synthetic import synthetic_dataset
-from models.training import train, train_on
+from models.training import TrainSettings, train, train_on
 from models.tuning import goal_of, tune
 
 START_S = 1_700_000_000
@@ -147,7 +150,8 @@ def test_captures_without_a_labelled_flow_are_refused(tmp_path: Path) -> None:
         load_dataset(tmp_path / "nowhere", tmp_path / "labels.csv")
 
 
-KINDS = {"web": (443, False), "name": (53, True), "chat": (5_222, False)}
+KINDS = {"web": (443, False), "name": (53, True), "chat": (443, False)}
+FAST = TrainSettings(effort="quick", operating_point="accurate")
 
 
 def traffic(folder: Path, captures: int, seed: int) -> tuple[Path, Path]:
@@ -181,8 +185,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, o
     folder = tmp_path_factory.mktemp("trained")
     captures, labels = traffic(folder / "train", 8, seed=0)
     steps: list[tuple[str, int, int]] = []
-    report = train(captures, labels, folder / "bundle", progress=lambda *step: steps.append(step))
-    assert {"reading captures", "validating tree@1", "training tree@1"} <= {s for s, _, _ in steps}
+    report = train(
+        captures, labels, folder / "bundle", FAST, progress=lambda *step: steps.append(step)
+    )
+    told = {step for step, _, _ in steps}
+    assert {"reading captures", "validating tree@1", "composing the cascade"} <= told
+    assert {f"training {tier.name}" for tier in report.tiers} <= told
     assert all(0 <= done <= total for _, done, total in steps)
     return folder / "bundle", report.to_dict()
 
@@ -194,10 +202,18 @@ def test_training_reports_what_it_did(trained: tuple[Path, dict[str, object]]) -
     assert report["groups"] == 8
     assert report["classes"] == ("chat", "name", "web")
     assert report["dropped_classes"] == {f"only-in-{c}": 1 for c in range(8)}
-    assert {"tree@1", "tree@1+port", "extra-trees@10", "extra-trees@10+port"} <= set(
-        report["candidates"]  # type: ignore[call-overload]
-    )
-    assert any("network@10" in name for name in report["candidates"])  # type: ignore[attr-defined]
+    tried = {one["name"] for one in report["candidates"]}  # type: ignore[attr-defined]
+    recipes = {name.partition("+")[0] for name in tried}
+    assert {"tree@1", "extra-trees-20@1", "extra-trees-60@10"} <= recipes
+    assert {"extra-trees-20@10", "extra-trees-20@10+host"} <= tried
+    assert any("+port" in name for name in tried), "that it helps is tried"
+    for one in report["candidates"]:  # type: ignore[attr-defined]
+        assert 0.0 <= one["macro_f1"] <= 1.0
+        assert list(one["cost_us"]) == list(BATCHES)
+    assert report["skipped"] == ()
+    assert set(report["by_gate"]) == set(GATES)  # type: ignore[call-overload]
+    assert report["operating_point"] == "accurate"
+    assert not report["with_port"], "the port tells nothing here"
     assert report["loss_bound"] <= 0.005  # type: ignore[operator]
     assert report["tiers"][-1]["weighted_f1"] > 0.95  # type: ignore[index]
     for tier in report["tiers"]:  # type: ignore[attr-defined]
@@ -213,8 +229,9 @@ def test_a_trained_bundle_loads_and_explains_itself(
     assert contents.model_version == report["model_version"]
     assert contents.classes == report["classes"]
     for word in (
-        "240 flows", "chat", "only-in-3 (1)", "extra-trees@1", "weighted F1", "margin | entropy",
-        "Chosen by training", "## Operating point", "### Guaranteed", "### Not guaranteed",
+        "240 flows", "chat", "only-in-3 (1)", "extra-trees-20@1", "weighted F1",
+        "margin | entropy", "chosen by training", "## Operating point", "### Guaranteed",
+        "### Not guaranteed",
     ):  # fmt: skip
         assert word in contents.card
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
@@ -270,20 +287,66 @@ def test_a_trained_cascade_answers_traffic_that_it_never_saw(
     assert cascade["p90_latency_ms"] >= cascade["median_latency_ms"]
 
 
-def test_training_again_gives_the_same_bundle(tmp_path: Path) -> None:
-    data = synthetic_dataset(300, classes=3, seed=4)
-    versions = {train_on(data, tmp_path / name).model_version for name in ("one", "two")}
-    assert len(versions) == 1
+def without_costs(bundle: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:
+    """What a bundle holds but for what was measured: its files and its tiers."""
+    files = {
+        path.relative_to(bundle).as_posix(): path.read_bytes()
+        for path in bundle.rglob("*")
+        if path.is_file() and path.name not in ("manifest.json", "card.md")
+    }
+    tiers = json.loads((bundle / "manifest.json").read_text())["tiers"]
+    return files, [{key: tier[key] for key in tier if key != "cost_us"} for tier in tiers]
+
+
+def test_training_again_gives_the_same_models(tmp_path: Path) -> None:
+    """Costs are measured anew; where they decide nothing, all the rest is the same."""
+    data = synthetic_dataset(400, classes=3, seed=4)
+    settings = replace(FAST, port=False, host=False, gate="benefit")
+    reports = [train_on(data, tmp_path / name, settings) for name in ("one", "two")]
+    assert without_costs(tmp_path / "one") == without_costs(tmp_path / "two")
+    assert reports[0].loss_bound == reports[1].loss_bound
+    cards = [
+        [
+            line
+            for line in (tmp_path / name / "card.md").read_text().splitlines()
+            if "µs" not in line
+        ]
+        for name in ("one", "two")
+    ]
+    assert cards[0] == cards[1]
     cascade = load_cascade(tmp_path / "one")
     assert cascade.fast_tiers >= 1
     assert cascade.tiers[-1].depth == 10
+
+
+def test_what_may_be_seen_can_be_told(tmp_path: Path) -> None:
+    """What is said need not be tried."""
+    data = synthetic_dataset(200, classes=3, seed=4)
+    settings = replace(FAST, port=True, host=False, gate="margin")
+    report = train_on(data, tmp_path / "bundle", settings)
+    assert (report.with_port, report.with_host) == (True, False)
+    assert all("+port" in one.name for one in report.candidates)
+    assert not any("+host" in one.name for one in report.candidates)
+    assert list(report.by_gate) == ["margin"]
+    kinds = {tier.gate.kind for tier in read_bundle(tmp_path / "bundle").tiers[:-1]}
+    assert kinds <= {"margin"}
+
+
+def test_when_time_runs_out_the_rest_is_left_out_and_told(tmp_path: Path) -> None:
+    data = synthetic_dataset(200, classes=3, seed=4)
+    report = train_on(data, tmp_path / "bundle", replace(FAST, time_limit_s=0.0))
+    assert "tree@1" in report.skipped
+    assert {one.name.partition("+")[0] for one in report.candidates} == {
+        "extra-trees-20@1", "extra-trees-20@10"
+    }  # fmt: skip
+    load_cascade(tmp_path / "bundle")
 
 
 def test_too_little_to_learn_from_is_refused(tmp_path: Path) -> None:
     write_pcap(tmp_path / "captures" / "a.pcap", [(0.0, frame(50_000, 443, flags=SYN))])
     write_labels(tmp_path / "labels.csv", [("a.pcap", 50_000, 443, "tcp", "x")])
     with pytest.raises(LabelsError, match="0 of the 1 classes"):
-        train(tmp_path / "captures", tmp_path / "labels.csv", tmp_path / "bundle")
+        train(tmp_path / "captures", tmp_path / "labels.csv", tmp_path / "bundle", FAST)
 
 
 def test_captures_of_one_group_cannot_be_checked(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flows.errors import BundleError, SettingsError
-from models.bundle import read_bundle, write_bundle
+from models.bundle import read_bundle, read_validation, write_bundle
 from models.card import with_operating_point
 from models.cascade import load_cascade
+from models.costs import COST_BATCH
 from models.goals import NEVER, EscalationGoal, LossGoal, WithinGoal
 from models.guarantee import (
     PATH,
@@ -37,6 +39,23 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of 300 captures: enough for a guarantee."""
     kept = synthetic_validation((1, 1, 10), flows=6_000, groups=300)
     return synthetic_bundle(tmp_path_factory.mktemp("many") / "bundle", validation=kept)
+
+
+@pytest.fixture(scope="module")
+def priced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that says what its tiers take: 1, 2 and 40 µs of a flow."""
+    folder = tmp_path_factory.mktemp("priced")
+    return with_costs(synthetic_bundle(folder / "plain"), folder / "bundle")
+
+
+def with_costs(bundle: Path, out: Path) -> Path:
+    contents = read_bundle(bundle)
+    tiers = [
+        replace(tier, cost_us={COST_BATCH: cost, 1: 10 * cost})
+        for tier, cost in zip(contents.tiers, (1.0, 2.0, 40.0), strict=True)
+    ]
+    write_bundle(replace(contents, tiers=tuple(tiers)), out, read_validation(bundle))
+    return out
 
 
 def thresholds_of(folder: Path) -> tuple[float, ...]:
@@ -142,6 +161,120 @@ def test_a_bundle_of_one_tier_has_one_operating_point(tmp_path: Path) -> None:
     assert len(report.curve) == 1
 
 
+def test_what_the_models_may_take_limits_the_loss_goal_only() -> None:
+    assert goal_of(max_f1_loss=0.5, max_cost_us=8.0) == LossGoal(0.005, 8.0)
+    with pytest.raises(SettingsError, match="--max-cost-us limits --max-f1-loss; --within-16ms"):
+        goal_of(within_16ms=0.8, max_cost_us=8.0)
+    with pytest.raises(SettingsError, match="give exactly one goal"):
+        goal_of(max_cost_us=8.0)
+    for value in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(SettingsError, match=r"--max-cost-us .* above 0"):
+            goal_of(max_f1_loss=0.5, max_cost_us=value)
+
+
+def test_a_bundle_is_tuned_to_what_its_models_may_take(priced: Path, tmp_path: Path) -> None:
+    free = tune(priced, tmp_path / "out", goal_of(max_f1_loss=5.0))
+    assert free.max_cost_us is None
+    limit = 0.8 * free.chosen.cost_us
+    with pytest.raises(SettingsError, match=r"out of reach at --max-f1-loss 5: .* points; allow"):
+        tune(priced, tmp_path / "out", goal_of(max_f1_loss=5.0, max_cost_us=limit))
+    cheap = tune(priced, tmp_path / "out", goal_of(max_f1_loss=25.0, max_cost_us=limit))
+    assert cheap.max_cost_us == limit
+    assert cheap.chosen.cost_us <= limit
+    assert cheap.chosen.loss_bound <= 0.25
+    assert all(point.cost_us > 0.0 for point in cheap.curve)
+    card = " ".join(read_bundle(tmp_path / "out").card.split())
+    assert f"--max-f1-loss 25 --max-cost-us {limit:g}`" in card
+    assert f"take at most {limit:g} µs of a flow on average" in card
+    assert f"{cheap.chosen.cost_us:,.1f} µs of a flow in the mean" in card
+    json.dumps(cheap.to_dict(), allow_nan=False)
+
+
+def test_a_limit_that_no_thresholds_keep_is_told(priced: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"take \d+\.\d µs of a flow at least"):
+        tune(priced, tmp_path / "out", goal_of(max_f1_loss=100.0, max_cost_us=0.5))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_limit_needs_costs_that_were_measured(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="does not say what its tiers take"):
+        tune(bundle, tmp_path / "out", goal_of(max_f1_loss=1.0, max_cost_us=8.0))
+    tune(bundle, tmp_path / "out", goal_of(max_f1_loss=1.0))
+    assert "take, where they were trained: not measured" in read_bundle(tmp_path / "out").card
+
+
+def test_a_guarantee_may_be_limited_in_what_the_models_take(many: Path, tmp_path: Path) -> None:
+    dear = with_costs(many, tmp_path / "priced")
+    goal = goal_of(max_f1_loss=8.0)
+    free = tune(dear, tmp_path / "out", goal, guarantee=True)
+    limit = free.chosen.cost_us + 1.0
+    same = tune(
+        dear, tmp_path / "out", goal_of(max_f1_loss=8.0, max_cost_us=limit), guarantee=True
+    )  # fmt: skip
+    assert same.chosen.thresholds == free.chosen.thresholds
+    with pytest.raises(SettingsError, match="of a flow at least"):
+        tune(dear, tmp_path / "no", goal_of(max_f1_loss=8.0, max_cost_us=1.0), guarantee=True)
+    assert not (tmp_path / "no").exists()
+
+
+def by_class_tuned(out: Path) -> TuneReport:
+    """The first tier is right wherever it names class 0, however sure; class 1 it guesses."""
+    kept = synthetic_validation((1, 10), flows=1_000, groups=20)
+    first = kept.tiers[0]
+    right = (first.labels == 0) | (np.arange(1_000) % 2 == 0)
+    kept = replace(kept, true=np.where(right, first.labels, 1 - first.labels))
+    kept.tiers[1].labels[:] = kept.true
+    made = synthetic_bundle(out / "made", depths=(1, 10), validation=kept)
+    return tune(made, out / "tuned", goal_of(max_f1_loss=1.0), per_class=True)
+
+
+def test_classes_may_get_thresholds_of_their_own(tmp_path: Path) -> None:
+    report = by_class_tuned(tmp_path)
+    assert report.per_class
+    (thresholds,) = report.chosen.thresholds
+    assert isinstance(thresholds, tuple)
+    assert thresholds[0] < thresholds[1]
+    assert report.chosen.loss_bound <= 0.01
+    plain = tune(tmp_path / "made", tmp_path / "plain", goal_of(max_f1_loss=1.0))
+    assert report.chosen.early > plain.chosen.early + 0.2
+    first = read_bundle(tmp_path / "tuned").tiers[0]
+    assert first.class_thresholds == thresholds
+    load_cascade(tmp_path / "tuned")
+    json.dumps(report.to_dict())
+
+
+def test_the_card_says_that_thresholds_by_class_promise_less(tmp_path: Path) -> None:
+    report = by_class_tuned(tmp_path)
+    card = " ".join(read_bundle(tmp_path / "tuned").card.split())
+    assert "--max-f1-loss 1 --per-class`" in card
+    (thresholds,) = report.chosen.thresholds
+    assert isinstance(thresholds, tuple)
+    assert f"stump0@1 | 1 | {thresholds[0]:.3f} to " in card
+    assert "by class |" in card
+    for text in ("chosen on the few flows of its class", "the bound promises less"):
+        assert text in card
+        assert text in report.guaranteed
+
+
+def test_a_bundle_with_thresholds_by_class_is_tuned_from_where_it_is(tmp_path: Path) -> None:
+    report = by_class_tuned(tmp_path)
+    again = tune(
+        tmp_path / "tuned", tmp_path / "again", goal_of(max_f1_loss=1.0), per_class=True
+    )  # fmt: skip
+    assert again.model_version == report.model_version
+    assert again.chosen.current
+    back = tune(tmp_path / "tuned", tmp_path / "back", goal_of(max_f1_loss=1.0))
+    (current,) = [point for point in back.curve if point.current]
+    assert current.thresholds == report.chosen.thresholds
+    assert read_bundle(tmp_path / "back").tiers[0].class_thresholds is None
+    assert "promises less" not in read_bundle(tmp_path / "back").card
+
+
+def test_thresholds_by_class_can_get_no_guarantee(many: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--per-class and --guarantee exclude"):
+        tune(many, tmp_path / "out", goal_of(max_f1_loss=8.0), guarantee=True, per_class=True)
+
+
 def test_a_bundle_without_judgements_cannot_be_tuned(bundle: Path, tmp_path: Path) -> None:
     write_bundle(read_bundle(bundle), tmp_path / "bare")
     with pytest.raises(BundleError, match="train it anew"):
@@ -229,6 +362,17 @@ def test_the_needs_of_a_guarantee_fit_its_test() -> None:
         n = fewest_units(risk, 0.9)
         assert hoeffding_bentkus(0.0, n, risk) <= 0.1 < hoeffding_bentkus(0.0, n - 1, risk)
         assert least_risk(n, 0.9) <= risk
+
+
+def test_the_path_goes_down_and_is_finest_about_one_half() -> None:
+    assert (PATH[0], PATH[-1]) == (0.999, 0.0)
+    steps = -np.diff(PATH)
+    assert (steps > 0.0).all()
+    middle = (np.array(PATH[:-1]) < 0.601) & (np.array(PATH[1:]) > 0.399)
+    np.testing.assert_allclose(steps[middle], 0.002)
+    assert middle.sum() == 100
+    np.testing.assert_allclose(steps[~middle][2:], 0.01)
+    assert {0.5, 0.6, 0.4, 0.9} <= set(PATH), "as written, to the last bit"
 
 
 def test_tests_end_at_the_first_that_fails() -> None:

@@ -1,0 +1,94 @@
+"""What a tier's novelty is made of, as files of a bundle.
+
+::
+
+    mean.npy        of each column, float32 [columns]
+    scale.npy       what a difference to it is multiplied with, float32 [columns]
+    prototypes.npy  flows as they are, so scaled, float32 [prototypes, columns]
+    entropy.npy     ranks of the scores' entropy, float32 [2, knots]
+    distance.npy    ranks of the squared distance to the nearest prototype, float32 [2, knots]
+    both.npy        ranks of both ranks, added, float32 [2, knots]
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.errors import BundleError
+from models.novelty import Novelty, Ranks
+
+__all__ = ["NOVELTY_FILES", "novelty_files", "novelty_from_files"]
+
+_RANKS = ("entropy", "distance", "both")
+_DIMENSIONS = {"mean": 1, "scale": 1, "prototypes": 2, **dict.fromkeys(_RANKS, 2)}
+
+NOVELTY_FILES = tuple(sorted(f"{name}.npy" for name in _DIMENSIONS))
+"""Names of the files."""
+
+
+def novelty_files(novelty: Novelty) -> dict[str, bytes]:
+    """Return the content of each file, by name; the same arrays give the same bytes."""
+    arrays = {
+        "mean": novelty.mean,
+        "scale": novelty.scale,
+        "prototypes": novelty.prototypes,
+        **{name: _stacked(getattr(novelty, name)) for name in _RANKS},
+    }
+    out = {}
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        out[f"{name}.npy"] = buffer.getvalue()
+    return out
+
+
+def novelty_from_files(files: dict[str, bytes], columns: int) -> Novelty:
+    """Read what :func:`novelty_files` gave.
+
+    Args:
+        files: The content of each of :data:`NOVELTY_FILES`.
+        columns: Columns that the tier's flows have.
+
+    Raises:
+        BundleError: A file is missing or no array, or the arrays are none of this tier.
+    """
+    arrays = {name: _array(files, name, dimensions) for name, dimensions in _DIMENSIONS.items()}
+    for name in _RANKS:
+        if len(arrays[name]) != 2:
+            raise BundleError(f"{name}.npy: has {len(arrays[name])} rows, 2 were expected")
+    try:
+        novelty = Novelty(
+            arrays["mean"],
+            arrays["scale"],
+            arrays["prototypes"],
+            **{name: Ranks(*arrays[name]) for name in _RANKS},
+        )
+    except ValueError as error:
+        raise BundleError(f"novelty: {error}; make the bundle anew") from None
+    if novelty.columns != columns:
+        raise BundleError(
+            f"novelty: reads {novelty.columns} columns, at its depth there are {columns}; "
+            "make the bundle anew"
+        )
+    return novelty
+
+
+def _stacked(ranks: Ranks) -> npt.NDArray[np.float32]:
+    return np.stack([ranks.x, ranks.y])
+
+
+def _array(files: dict[str, bytes], name: str, dimensions: int) -> npt.NDArray[Any]:
+    if f"{name}.npy" not in files:
+        raise BundleError(f"{name}.npy: missing; make the bundle anew")
+    try:
+        # Not np.load, which would open archives and pickles too.
+        array = np.lib.format.read_array(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False)
+    except Exception as error:  # a damaged header fails in many ways
+        raise BundleError(f"{name}.npy: no array ({error}); make the bundle anew") from None
+    if array.dtype.str != "<f4" or array.ndim != dimensions:
+        raise BundleError(f"{name}.npy: is {array.dtype} {array.shape}; make the bundle anew")
+    return np.asarray(array)

@@ -1,0 +1,33 @@
+"""What a model takes is measured in calls as they come in serving."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from models.costs import BATCHES, COST_BATCH, cost_us
+
+
+@pytest.mark.parametrize("flows", [1, 5, 300, 2_000])
+def test_each_size_of_a_call_is_measured_on_flows_that_are_there(flows: int) -> None:
+    calls: list[tuple[int, int]] = []
+    found = cost_us(lambda begin, end: calls.append((begin, end)), flows)
+    assert tuple(found) == BATCHES
+    assert COST_BATCH in found
+    assert all(cost > 0.0 for cost in found.values())
+    assert all(0 <= begin < end <= flows for begin, end in calls)
+    assert {end - begin for begin, end in calls} == {min(batch, flows) for batch in BATCHES}
+
+
+def test_other_flows_are_asked_about_each_time() -> None:
+    begins: set[int] = set()
+    cost_us(lambda begin, end: begins.add(begin), 300)
+    assert {0, 1, 299} <= begins
+
+
+def test_work_is_counted_for_a_single_flow() -> None:
+    """A call of 2 ms, however many flows are in it; sleep may take longer, never less."""
+    found = cost_us(lambda begin, end: time.sleep(0.002), 1_000)
+    for batch in BATCHES:
+        assert found[batch] >= 2_000 / batch
