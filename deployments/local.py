@@ -47,6 +47,7 @@ class LocalFastTiers:
 
     def warm_up(self) -> None:
         """Compile and touch everything that an answer needs."""
+        self._cascade.warm_up()
         self._judge(np.zeros(2, packet_dtype(self._cascade.needs_header)))
 
     def _judge(self, packets: Records) -> Records:
@@ -78,6 +79,7 @@ class LocalSlowTiers:
 
     def warm_up(self) -> None:
         """Compile and touch everything that an answer needs."""
+        self._cascade.warm_up()
         n = self._cascade.depth
         first = np.full(1, self._cascade.fast_tiers, np.uint8)
         over = np.ones(1, np.uint8)

@@ -139,7 +139,7 @@ def judge_candidate(task: Task, recipe: Recipe, sight: Sight) -> Candidate:
     threads = 1 if recipe.alone else os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         *_, engine = pool.map(judge, np.unique(task.fold).tolist())
-    return _candidate(task, recipe, sight, scores, _measured(task, recipe, sight, engine))
+    return _candidate(task, recipe, sight, scores, measured(task, recipe, sight, engine))
 
 
 def mean_candidate(task: Task, recipe: Recipe, parts: list[Candidate]) -> Candidate:
@@ -149,7 +149,7 @@ def mean_candidate(task: Task, recipe: Recipe, parts: list[Candidate]) -> Candid
     return _candidate(task, recipe, parts[0].sight, scores, cost)
 
 
-def _measured(task: Task, recipe: Recipe, sight: Sight, engine: Engine) -> dict[int, float]:
+def measured(task: Task, recipe: Recipe, sight: Sight, engine: Engine) -> dict[int, float]:
     """Measure what a model takes a flow, features included; see :func:`models.costs.cost_us`."""
     data = task.data
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.packet import Records
+from flows.packet import Records, packet_dtype
 from flows.verdict import ANSWER_DTYPE
 from models.bundle import BundleContents, TierModel, read_bundle
 from models.engines import Engine
@@ -132,6 +132,18 @@ class Cascade:
         held_back = (turn >= stop) & (next_tier < stop)
         answers["next_tier"] = np.where(held_back, stop, turn)
         return answers
+
+    def warm_up(self) -> None:
+        """Compile and touch all that the loaded tiers may need, so that no flow waits for it."""
+        packets = np.zeros(self.depth, packet_dtype(self.needs_header))
+        offsets, rows = np.array([0, self.depth]), np.zeros(1, np.int64)
+        for t, tier in enumerate(self._models):
+            if tier.engine is None:
+                continue
+            self._ask(t, packets, offsets, rows, np.zeros(1, ANSWER_DTYPE))
+            if tier.novelty is not None:
+                columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
+                tier.novelty(judge(tier, packets, offsets, rows), columns)
 
     def _ask(
         self,

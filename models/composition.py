@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from models.assignment import COARSE, FULL, Judgements, Yardstick, route, search
+from models.assignment import COARSE, FULL, Judgements, Yardstick, search
 from models.calibration import BestCalibration, Calibration, fit_best_calibration
 from models.candidates import Candidate, Task, pareto
 from models.costs import COST_BATCH, cost_us
@@ -28,7 +28,6 @@ __all__ = ["Plan", "PlannedTier", "arrange", "compose"]
 _MOST_TIERS = 6
 _GAIN = 0.02  # that a further tier must take off the mean logarithm of the waits
 _CHEAPER = 0.9  # or what it must multiply the cost with, at waits that are no longer
-_EMPHASIS = 9  # times that a flow counts more which a tier is asked about
 _FIRST_GATES = ("benefit", "confidence")  # by which tiers are chosen
 _FAST_US = 6.0  # that any tier but the deepest may take
 _DEEPEST_SHARES = (5.0, 1.5, 0.5)  # of the cost allowed, that the deepest tier may take
@@ -159,7 +158,7 @@ def _weighed(book: _Book, tiers: list[Candidate], goal: LossGoal, kinds: tuple[s
         finals = (*by_gate[kind].thresholds, 0.0)
         tiers = [one for one, final in zip(tiers, finals, strict=True) if final != NEVER]
         by_gate[kind] = book.measure(tiers, kind, goal, full=True)
-    planned = book.plan(tiers, kind, by_gate[kind])
+    planned = tuple(book.planned(one, kind) for one in tiers)
     return Plan(planned, by_gate[kind], by_gate)
 
 
@@ -174,7 +173,7 @@ def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) 
     """
     book = _Book(task, candidates[-1])
     assignment = book.measure(candidates, gate, goal, full=True)
-    planned = book.plan(_in_order(candidates), gate, assignment)
+    planned = tuple(book.planned(one, gate) for one in _in_order(candidates))
     return Plan(planned, assignment, {gate: assignment})
 
 
@@ -199,31 +198,7 @@ class _Book:
         )
         return search(yardstick, goal, effort=FULL if full else COARSE)
 
-    def plan(self, tiers: list[Candidate], kind: str, found: Assignment) -> tuple[PlannedTier, ...]:
-        """Learn gates and calibrations from all flows, as these tiers will see them."""
-        judged = [self._judged(one, kind) for one in tiers]
-        answered_by = route(judged, self._task.data.sizes, found.thresholds)
-        planned = []
-        for t, one in enumerate(tiers):
-            tier = self._planned(one, kind)
-            asked = (answered_by >= t) & (self._task.data.sizes >= one.recipe.depth)
-            if t == len(tiers) - 1:
-                asked = answered_by == t
-            # Thresholds on confidence rest on what it was when they were chosen.
-            if kind != "confidence" and asked.any():
-                tier = replace(tier, calibration=self._calibrated_for(one, asked))
-            planned.append(tier)
-        return tuple(planned)
-
-    def _calibrated_for(self, one: Candidate, asked: npt.NDArray[np.bool_]) -> Calibration:
-        """Calibrate with an eye to the flows that the tier is asked about, the harder ones."""
-        rows = np.concatenate([np.arange(len(asked)), np.repeat(np.flatnonzero(asked), _EMPHASIS)])
-        found = fit_best_calibration(
-            one.scores[rows], self._right(one)[rows], self._task.fold[rows]
-        )
-        return found.calibration
-
-    def _planned(self, one: Candidate, kind: str) -> PlannedTier:
+    def planned(self, one: Candidate, kind: str) -> PlannedTier:
         right = self._right(one)
         gate = Gate("confidence")
         if one is not self._deepest:

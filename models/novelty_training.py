@@ -80,6 +80,7 @@ def _prototypes(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return means, scales and the centres of clusters (Sculley 2010)."""
     from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
 
     mean = columns.mean(axis=0, dtype=np.float64).astype(np.float32)
     deviation = columns.std(axis=0, dtype=np.float64)
@@ -88,6 +89,7 @@ def _prototypes(
     for known in (columns,) if bare is None else (columns, bare):
         scaled = np.clip((known - mean) * scale, -FURTHEST, FURTHEST)
         model = MiniBatchKMeans(min(prototypes, len(scaled)), n_init=1, random_state=seed)
-        centres.append(model.fit(scaled).cluster_centers_)
+        with threadpool_limits(1):  # sums over threads differ from run to run
+            centres.append(model.fit(scaled).cluster_centers_)
     clipped = np.clip(np.concatenate(centres), -FURTHEST, FURTHEST)
     return mean, scale, clipped.astype(np.float32)

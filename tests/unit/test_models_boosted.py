@@ -25,7 +25,7 @@ from models.forest import fit_distilled_tree, fit_extra_trees, fit_tree, row_wei
 
 CLASSES = 4
 FITS = [fit_lightgbm, fit_xgboost]
-QUICK = BoostedSettings(rounds=12, patience=4)
+QUICK = BoostedSettings(rounds=12, patience=4, column_share=0.8)
 each_fit = pytest.mark.parametrize("fit", FITS)
 
 
