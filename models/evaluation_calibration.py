@@ -24,12 +24,15 @@ def calibration(study: Study) -> list[dict[str, Any]]:
 
     Returns:
         By tier: ``tier``, ``depth``, ``judged`` and ``answered`` flows,
-        ``expected_calibration_error``, ``mean_confidence`` and ``accuracy`` (None: it judged
-        none), and ``bins``, see :func:`reliability`.
+        ``expected_calibration_error``, ``mean_confidence`` and ``accuracy`` of those judged
+        (None: none), ``expected_calibration_error_alone`` of the same tier asked of all flows
+        that have its packets, and ``bins``, see :func:`reliability`.
     """
     found = []
     for t, tier in enumerate(study.tiers):
         asked = study.asked(t) & (study.alone[t].tier != NO_TIER)
+        alone = study.alone[t].tier != NO_TIER
+        own = study.alone[t].confidence[alone], (study.alone[t].said == study.true)[alone]
         confidence = study.alone[t].confidence[asked]
         right = (study.alone[t].said == study.true)[asked]
         some = len(right) > 0
@@ -42,6 +45,7 @@ def calibration(study: Study) -> list[dict[str, Any]]:
                 "expected_calibration_error": (
                     round(calibration_error(confidence, right, _BINS), 4) if some else None
                 ),
+                "expected_calibration_error_alone": round(calibration_error(*own, _BINS), 4),
                 "mean_confidence": round(float(confidence.mean()), 4) if some else None,
                 "accuracy": round(float(right.mean()), 4) if some else None,
                 "bins": reliability(confidence, right),

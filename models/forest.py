@@ -83,6 +83,7 @@ def fit_extra_trees(
     min_leaf: int = 2,
     max_features: float | Literal["sqrt"] | None = None,
     class_weight: ClassWeight | None = None,
+    smoothing: float = 0.0,
     seed: int = 0,
 ) -> ForestEngine:
     """Train extremely randomised trees (Geurts et al. 2006).
@@ -97,6 +98,7 @@ def fit_extra_trees(
         max_features: Columns that each split chooses from: a share, the root of their number, or
             all: a port tells only when split on finely, so it is looked at each time.
         class_weight: How rare classes are made to count, see :func:`row_weights`.
+        smoothing: See :func:`forest_engine`.
         seed: Makes it repeatable.
     """
 
@@ -109,7 +111,7 @@ def fit_extra_trees(
             random_state=seed,
         ).fit(inputs, labels, sample_weight=row_weights(labels, class_weight))
 
-    return _held_to_size(fit, classes, most_bytes, min_leaf)
+    return _held_to_size(fit, classes, most_bytes, min_leaf, smoothing)
 
 
 def fit_random_forest(
@@ -122,6 +124,7 @@ def fit_random_forest(
     min_leaf: int = 2,
     max_features: float | Literal["sqrt"] | None = "sqrt",
     class_weight: ClassWeight | None = None,
+    smoothing: float = 0.0,
     seed: int = 0,
 ) -> ForestEngine:
     """Train a random forest, each tree on a bootstrap sample (Breiman 2001).
@@ -136,6 +139,7 @@ def fit_random_forest(
         max_features: Columns that each split chooses from: a share, the root of their number, or
             all.
         class_weight: How rare classes are made to count, see :func:`row_weights`.
+        smoothing: See :func:`forest_engine`.
         seed: Makes it repeatable.
     """
 
@@ -149,7 +153,7 @@ def fit_random_forest(
             random_state=seed,
         ).fit(inputs, labels, sample_weight=row_weights(labels, class_weight))
 
-    return _held_to_size(fit, classes, most_bytes, min_leaf)
+    return _held_to_size(fit, classes, most_bytes, min_leaf, smoothing)
 
 
 def fit_distilled_tree(
@@ -273,7 +277,7 @@ def round_down(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
 
 
 def _held_to_size(
-    fit: Callable[[int], Any], classes: int, most_bytes: int, min_leaf: int
+    fit: Callable[[int], Any], classes: int, most_bytes: int, min_leaf: int, smoothing: float
 ) -> ForestEngine:
     while True:
         model = fit(min_leaf)
@@ -281,7 +285,7 @@ def _held_to_size(
         leaves = sum(int(tree.tree_.n_leaves) for tree in model.estimators_)
         nodes = 2 * leaves - trees
         if leaves * classes * 4 + nodes * 14 <= most_bytes or leaves <= 2 * trees:
-            return forest_engine(model, classes)
+            return forest_engine(model, classes, smoothing)
         min_leaf *= 2
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flows.packet import PACKET_DTYPE
 from models.bundle import BundleContents, TierModel
-from models.calibration import Calibration, fit_calibration, pool_adjacent
+from models.calibration import Isotonic, fit_calibration, pool_adjacent
 from models.cascade import Cascade
 from models.features import Sight, flow_features, packet_sequence
 from models.forest import fit_extra_trees, fit_tree
@@ -30,7 +30,7 @@ def cascade() -> Cascade:
     third = flow_features(data.packets, data.offsets, 3, sight=Sight(port=True))
     tenth = packet_sequence(data.packets, data.offsets, 10, sight=Sight())
     network = fit_sequence(tenth, label, data.groups, 4, SequenceSettings(width=8, epochs=3))
-    plain = Calibration((0.0, 1.0), (0.0, 1.0))
+    plain = Isotonic((0.0, 1.0), (0.0, 1.0))
     tiers = (
         TierModel("tree@1", 1, 0.8, "columns", Sight(), plain, fit_tree(first, label, 4)),
         TierModel("trees@3", 3, 0.9, "columns", Sight(port=True), plain,
@@ -140,7 +140,7 @@ def test_a_calibration_is_monotone_and_a_probability(
 ) -> None:
     score = np.array([s for s, _ in seen], np.float32)
     calibration = fit_calibration(score, np.array([r for _, r in seen]))
-    low, high = calibration(np.array(sorted((a, b)), np.float32))
+    low, high = calibration(np.array(sorted((a, b)), np.float32)[:, None])
     assert 0.0 < low <= high < 1.0
 
 

@@ -51,8 +51,8 @@ def test_the_summary_and_the_lines_say_the_same(
         assert flows == sum(line["reason"] == reason for line in lines)
     assert set(lines[0]) == {
         "flow_id", "community_id", "src_ip", "src_port", "dest_ip", "dest_port", "proto",
-        "start_time", "label", "confidence", "tier", "packets_used", "reason", "model_version",
-        "latency_ms",
+        "start_time", "label", "confidence", "novelty", "tier", "packets_used", "reason",
+        "model_version", "latency_ms",
     }  # fmt: skip
     assert set(lines[0]["latency_ms"]) == {"wait", "queue", "infer", "total"}
     assert 0 < result.out["macro_f1"] <= 1

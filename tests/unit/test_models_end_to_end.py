@@ -298,8 +298,14 @@ def without_costs(bundle: Path) -> tuple[dict[str, bytes], list[dict[str, object
     return files, [{key: tier[key] for key in tier if key != "cost_us"} for tier in tiers]
 
 
-def test_training_again_gives_the_same_models(tmp_path: Path) -> None:
+def test_training_again_gives_the_same_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Costs are measured anew; where they decide nothing, all the rest is the same."""
+    for module in ("candidates", "composition", "training"):
+        monkeypatch.setattr(
+            f"models.{module}.cost_us", lambda ask, flows: dict.fromkeys(BATCHES, 1.0)
+        )
     data = synthetic_dataset(400, classes=3, seed=4)
     settings = replace(FAST, port=False, host=False, gate="benefit")
     reports = [train_on(data, tmp_path / name, settings) for name in ("one", "two")]
