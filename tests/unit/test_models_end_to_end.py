@@ -320,9 +320,7 @@ def test_training_again_gives_the_same_models(
         for name in ("one", "two")
     ]
     assert cards[0] == cards[1]
-    cascade = load_cascade(tmp_path / "one")
-    assert cascade.fast_tiers >= 1
-    assert cascade.tiers[-1].depth == 10
+    assert load_cascade(tmp_path / "one").tiers == load_cascade(tmp_path / "two").tiers
 
 
 def test_what_may_be_seen_can_be_told(tmp_path: Path) -> None:
