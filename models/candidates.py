@@ -163,18 +163,22 @@ def measured(task: Task, recipe: Recipe, sight: Sight, engine: Engine) -> dict[i
 
 
 def pareto(candidates: list[Candidate]) -> list[Candidate]:
-    """Leave out those that another one of the same depth or less beats in both F1 and cost."""
+    """Leave out those that another one of the same depth or less beats in both F1 and cost.
 
-    def beaten(one: Candidate) -> bool:
+    Of equals the first one stays.
+    """
+
+    def worth(one: Candidate) -> tuple[float, float, float]:
+        return one.recipe.depth, one.cost_us[COST_BATCH], -one.weighted_f1
+
+    def beaten(i: int) -> bool:
+        own = worth(candidates[i])
         return any(
-            other.recipe.depth <= one.recipe.depth
-            and other.weighted_f1 >= one.weighted_f1
-            and other.cost_us[COST_BATCH] <= one.cost_us[COST_BATCH]
-            for other in candidates
-            if other is not one
+            all(a <= b for a, b in zip(other, own, strict=True)) and (other != own or j < i)
+            for j, other in enumerate(map(worth, candidates))
         )
 
-    return [one for one in candidates if not beaten(one)]
+    return [one for i, one in enumerate(candidates) if not beaten(i)]
 
 
 def _candidate(

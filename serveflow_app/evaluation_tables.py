@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
+
+from serveflow_app.output import plain_table
 
 __all__ = ["evaluation_tables"]
 
@@ -29,7 +30,7 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def _ways(result: dict[str, Any]) -> Table:
-    table = _table(
+    table = plain_table(
         f"bundle {result['model_version']}: {result['flows']:,} flows of {result['classes']} "
         f"classes in {result['captures']} captures, {result['unlabelled']:,} without a label",
         ("", "weighted F1", "macro F1", "≤ 16 ms", "p50 ms", "p90 ms", "mean wait ms",
@@ -53,7 +54,7 @@ def _ways(result: dict[str, Any]) -> Table:
 
 
 def _intervals(found: dict[str, Any]) -> Table:
-    table = _table(
+    table = plain_table(
         f"{found['level']:.0%} intervals, {found['captures']} captures drawn anew "
         f"{found['draws']} times",
         ("", "weighted F1", "macro F1", "≤ 16 ms"),
@@ -68,7 +69,7 @@ def _intervals(found: dict[str, Any]) -> Table:
 
 
 def _families(found: dict[str, Any]) -> Table:
-    table = _table(f"{len(found['families'])} families", ("", "weighted F1", "macro F1"))
+    table = plain_table(f"{len(found['families'])} families", ("", "weighted F1", "macro F1"))
     for key, name in _WAYS.items():
         if key in found:
             table.add_row(name, *map(_f1, found[key].values()))
@@ -76,7 +77,7 @@ def _families(found: dict[str, Any]) -> Table:
 
 
 def _escalation(found: dict[str, Any]) -> Table:
-    table = _table("escalation", ("", ""))
+    table = plain_table("escalation", ("", ""))
     table.show_header = False
     table.add_row("flows that benefit", _percent(found["benefit_share"]))
     table.add_row("of those, escalated", _percent(found["benefit_escalated"]))
@@ -92,7 +93,7 @@ def _escalation(found: dict[str, Any]) -> Table:
 
 
 def _timeouts(found: list[dict[str, Any]]) -> Table:
-    table = _table(
+    table = plain_table(
         "waits by idle timeout τ (ratios: of latencies, slow only / cascade)",
         ("τ s", "flows", "cascade mean ms", "p50 ms", "infer µs", "slow mean ms", "p50 ms",
          "infer µs", "ratio of means", "of medians"),
@@ -119,7 +120,7 @@ def _timeouts(found: list[dict[str, Any]]) -> Table:
 
 
 def _calibration(found: list[dict[str, Any]]) -> Table:
-    table = _table(
+    table = plain_table(
         "confidence of the tiers in the cascade",
         ("tier", "judged", "answered", "calibration error", "confidence", "accuracy"),
     )
@@ -136,7 +137,7 @@ def _calibration(found: list[dict[str, Any]]) -> Table:
 
 
 def _classes(found: list[dict[str, Any]]) -> Table:
-    table = _table(
+    table = plain_table(
         "classes",
         ("class", "flows", "precision", "recall", "F1", "escalated", "p50 ms", "p50 wait ms",
          "infer µs"),
@@ -151,23 +152,6 @@ def _classes(found: list[dict[str, Any]]) -> Table:
             _number(row["median_wait_ms"]),
             _number(row["mean_infer_us"]),
         )
-    return table
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    # Little room between columns, so that a terminal of 80 shows whole names and numbers.
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    for i, name in enumerate(columns):
-        if i:
-            table.add_column(name, justify="right", overflow="fold")
-        else:
-            table.add_column(name, style="bold", no_wrap=True)
     return table
 
 
