@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.goals import NEVER, Assignment, Goal, LossGoal, Threshold
-from models.metrics import WITHIN_MS, f1_from_counts
+from models.metrics import WITHIN_MS
+from models.resampling import CONFIDENCE, Resampled
 
 __all__ = [
     "COARSE",
-    "CONFIDENCE",
     "FULL",
     "Effort",
     "Judgements",
@@ -27,10 +27,6 @@ __all__ = [
     "search",
 ]
 
-CONFIDENCE = 0.9
-"""Of all bounds, one-sided."""
-
-_RESAMPLES = 200
 _SEED = 0  # of the moves
 _WIDE, _NARROW = 0.3, 0.005  # share of a tier's flows by which its threshold is moved
 _FEWEST_NAMED = 30  # flows that a tier gives a class before that gets a threshold of its own
@@ -238,9 +234,8 @@ def _moved(sure: npt.NDArray[np.float32], threshold: Threshold, by: float) -> fl
 class Yardstick:
     """Measures thresholds on judged flows.
 
-    The loss is bounded on whole groups drawn anew with replacement (cluster bootstrap, Field and
-    Welsh 2007): flows of one capture are right or wrong together, and taken as independent they
-    would promise too much.
+    The loss is bounded on whole groups drawn anew, see :class:`models.resampling.Resampled`: taken
+    as independent, flows would promise too much.
 
     Args:
         true: Class of each flow, int64 ``[n]``.
@@ -265,7 +260,7 @@ class Yardstick:
         self.tiers = tuple(tiers)
         self._sizes = sizes
         classes = 1 + max(int(true.max()), *(int(tier.labels.max()) for tier in tiers))
-        self._judge = _Judge(true, groups, classes, seed)
+        self._judge = Resampled(true, groups, classes, seed)
         self._rows = np.arange(len(sizes))
         self._labels = np.stack([tier.labels for tier in tiers])
         self._wait_ms = np.stack([tier.wait_ns / 1e6 for tier in tiers])
@@ -328,49 +323,6 @@ class Yardstick:
             if self.tiers[t].cost_us:
                 cost += self.tiers[t].cost_us * float(((answered_by >= t) & self._there[t]).mean())
         return cost
-
-
-class _Judge:
-    """Scores labels on all groups and on groups drawn anew."""
-
-    def __init__(
-        self, true: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], classes: int, seed: int
-    ) -> None:
-        names, self._at = np.unique(groups, return_inverse=True)
-        self._groups = len(names)
-        self._classes = classes
-        self._true = true
-        rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(
-            self._groups, np.full(self._groups, 1.0 / self._groups), size=_RESAMPLES
-        )
-        self._weights = np.vstack([np.ones(self._groups), drawn]).astype(np.float32)
-        self._support = self._weights @ self._count(true, self._at)
-
-    def seen(self, said: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return weighted F1 and accuracy of all groups, float64 ``[2]``."""
-        hits = np.bincount(said[said == self._true], minlength=self._classes)
-        claimed = np.bincount(said, minlength=self._classes)
-        support = self._support[0]
-        weighted = f1_from_counts(hits, support, claimed) @ support
-        return np.array([weighted, hits.sum()]) / len(said)
-
-    def scores(self, said: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return weighted F1 and accuracy, float64 ``[1 + resamples, 2]``, of all groups first."""
-        right = said == self._true
-        counts = [self._count(said[right], self._at[right]), self._count(said, self._at)]
-        # Counts are whole numbers well within what float32 holds exactly.
-        hits, claimed = np.split(self._weights @ np.hstack(counts), 2, axis=1)
-        support = self._support
-        total = support.sum(axis=1, dtype=np.float64)
-        weighted = (f1_from_counts(hits, support, claimed) * support).sum(axis=1) / total
-        return np.stack([weighted, hits.sum(axis=1, dtype=np.float64) / total], axis=1)
-
-    def _count(
-        self, labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float32]:
-        counts = np.bincount(at * self._classes + labels, minlength=self._groups * self._classes)
-        return counts.reshape(self._groups, self._classes).astype(np.float32)
 
 
 def _candidates(confidence: npt.NDArray[np.float32], most: int) -> list[float]:

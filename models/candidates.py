@@ -71,7 +71,7 @@ class Task:
         return recipe.fit(inputs, true, groups, len(self.classes), self.seed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A recipe, judged.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import fill
 
-from models.assignment import CONFIDENCE
 from models.goals import Assignment, Threshold
+from models.resampling import CONFIDENCE
 
 __all__ = ["NOT_GUARANTEED", "bounded_text", "operating_point", "with_operating_point"]
 

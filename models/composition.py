@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.assignment import COARSE, FULL, Judgements, Yardstick, search
+from models.assignment import COARSE, FULL, Effort, Judgements, Yardstick, search
 from models.calibration import BestCalibration, Calibration, fit_best_calibration
 from models.candidates import Candidate, Task, pareto
 from models.costs import COST_BATCH, cost_us
@@ -29,7 +29,7 @@ _MOST_TIERS = 6
 _GAIN = 0.02  # that a further tier must take off the mean logarithm of the waits
 _CHEAPER = 0.9  # or what it must multiply the cost with, at waits that are no longer
 _FIRST_GATES = ("benefit", "confidence")  # by which tiers are chosen
-_FAST_US = 6.0  # that any tier but the deepest may take
+_FAST_US = 6.0  # that any tier but the deepest may take, where cost matters
 _DEEPEST_SHARES = (5.0, 1.5, 0.5)  # of the cost allowed, that the deepest tier may take
 
 
@@ -74,8 +74,8 @@ def compose(
     """Choose tiers one by one, each time the one that shortens the waits most.
 
     The deepest tier is the one that judges best, or where that one takes more than the goal allows,
-    the best of the cheaper ones. The others are fast: what they take, every flow of a call waits
-    for.
+    the best of the cheaper ones. Where cost matters the others are fast: what they take, every
+    flow of a call waits for.
 
     Everything is judged on flows that neither the tiers nor, for a benefit gate, the gates were
     trained on.
@@ -114,13 +114,13 @@ def _around(
     task: Task, candidates: list[Candidate], deepest: Candidate, goal: LossGoal, gate: str | None
 ) -> Plan:
     """Compose a cascade whose deepest tier is given."""
+    most_us = _FAST_US if np.isfinite(goal.max_cost_us) else np.inf
     others = [
         one
         for one in pareto([one for one in candidates if one is not deepest])
-        if one.recipe.depth <= deepest.recipe.depth
-        and one.cost_us[COST_BATCH] <= min(_FAST_US, deepest.cost_us[COST_BATCH])
+        if one.recipe.depth <= deepest.recipe.depth and one.cost_us[COST_BATCH] <= most_us
     ]
-    book = _Book(task, deepest)
+    book = _Book(task, deepest, goal)
     plans = []
     for first in (gate,) if gate else _FIRST_GATES:
         tiers = [*_chosen(book, others, deepest, first, goal), deepest]
@@ -131,33 +131,49 @@ def _around(
 def _chosen(
     book: _Book, others: list[Candidate], deepest: Candidate, first: str, goal: LossGoal
 ) -> list[Candidate]:
-    others = list(others)
-    chosen: list[Candidate] = []
-    best = book.measure([deepest], first, goal, full=False)
-    while others and len(chosen) + 1 < _MOST_TIERS:
-        found = [(book.measure([*chosen, one, deepest], first, goal, full=False), one)
-                 for one in others]  # fmt: skip
-        ahead, one = min(found, key=lambda pair: goal.rank(pair[0]))
+    """Add the tier that helps most while one does; then exchange what another does better."""
+
+    def measured(tiers: list[Candidate]) -> Assignment:
+        return book.measure([*tiers, deepest], first, full=False)
+
+    def helps(ahead: Assignment) -> bool:
         shorter = ahead.wait <= best.wait - _GAIN
         cheaper = ahead.wait <= best.wait and ahead.cost_us <= _CHEAPER * best.cost_us
-        if goal.rank(ahead) >= goal.rank(best) or not (shorter or cheaper):
-            break
-        best = ahead
-        chosen.append(one)
-        others.remove(one)
-    return chosen
+        return goal.rank(ahead) < goal.rank(best) and (shorter or cheaper)
+
+    chosen: list[Candidate] = []
+    best = measured(chosen)
+    while True:
+        trials = []
+        if len(chosen) + 1 < _MOST_TIERS:
+            trials = [[*chosen, one] for one in others if one not in chosen]
+        trials = [one for one in trials if helps(measured(one))] or _exchanged(chosen, others)
+        found = min(trials, key=lambda one: goal.rank(measured(one)), default=chosen)
+        if not helps(measured(found)):
+            return chosen
+        chosen, best = found, measured(found)
+
+
+def _exchanged(chosen: list[Candidate], others: list[Candidate]) -> list[list[Candidate]]:
+    """Return the choices with one tier exchanged for another one of its depth."""
+    return [
+        [another if one is gone else one for one in chosen]
+        for gone in chosen
+        for another in others
+        if another.recipe.depth == gone.recipe.depth and another not in chosen
+    ]
 
 
 def _weighed(book: _Book, tiers: list[Candidate], goal: LossGoal, kinds: tuple[str, ...]) -> Plan:
     """Choose the gate of a cascade, and its thresholds."""
-    by_gate = {kind: book.measure(tiers, kind, goal, full=True) for kind in kinds}
+    by_gate = {kind: book.measure(tiers, kind, full=True) for kind in kinds}
     kind = min(by_gate, key=lambda one: goal.rank(by_gate[one]))
     # They were chosen one by one, and maybe by another gate: a tier that is never sure now only
     # costs.
     while NEVER in by_gate[kind].thresholds:
         finals = (*by_gate[kind].thresholds, 0.0)
         tiers = [one for one, final in zip(tiers, finals, strict=True) if final != NEVER]
-        by_gate[kind] = book.measure(tiers, kind, goal, full=True)
+        by_gate[kind] = book.measure(tiers, kind, full=True)
     planned = tuple(book.planned(one, kind) for one in tiers)
     return Plan(planned, by_gate[kind], by_gate)
 
@@ -171,8 +187,8 @@ def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) 
         goal: What is wanted of the thresholds.
         gate: One of :data:`models.gates.GATES`.
     """
-    book = _Book(task, candidates[-1])
-    assignment = book.measure(candidates, gate, goal, full=True)
+    book = _Book(task, candidates[-1], goal)
+    assignment = book.measure(candidates, gate, full=True)
     planned = tuple(book.planned(one, gate) for one in _in_order(candidates))
     return Plan(planned, assignment, {gate: assignment})
 
@@ -180,23 +196,30 @@ def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) 
 class _Book:
     """Remembers what was found out about each candidate."""
 
-    def __init__(self, task: Task, deepest: Candidate) -> None:
+    def __init__(self, task: Task, deepest: Candidate, goal: LossGoal) -> None:
         self._task = task
+        self._goal = goal
         self._deepest = deepest
         self._right_deepest = deepest.scores.argmax(axis=1) == task.true
         self._benefit: dict[str, npt.NDArray[np.float32]] = {}
         self._calibrated: dict[str, BestCalibration] = {}
         self._measured_us: float | None = None
+        self._found: dict[tuple[frozenset[str], str, bool], Assignment] = {}
 
-    def measure(
-        self, tiers: list[Candidate], kind: str, goal: LossGoal, *, full: bool
-    ) -> Assignment:
+    def measure(self, tiers: list[Candidate], kind: str, *, full: bool) -> Assignment:
+        """Find the best thresholds of a cascade."""
+        key = frozenset(one.name for one in tiers), kind, full
+        if key not in self._found:
+            self._found[key] = self._search(tiers, kind, FULL if full else COARSE)
+        return self._found[key]
+
+    def _search(self, tiers: list[Candidate], kind: str, effort: Effort) -> Assignment:
         judged = [self._judged(one, kind) for one in _in_order(tiers)]
         data = self._task.data
         yardstick = Yardstick(
             self._task.true, data.groups, judged, data.sizes, seed=self._task.seed
         )
-        return search(yardstick, goal, effort=FULL if full else COARSE)
+        return search(yardstick, self._goal, effort=effort)
 
     def planned(self, one: Candidate, kind: str) -> PlannedTier:
         right = self._right(one)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from models.bundle import BundleContents, TierModel, check_replaceable, write_bundle
 from models.calibration import calibration_error
@@ -30,6 +31,7 @@ from models.goals import NEVER, LossGoal, Threshold
 from models.inputs import see
 from models.metrics import accuracy, f1_scores
 from models.novelty_training import novelty_of
+from models.resampling import CONFIDENCE, Resampled
 from models.train_report import CandidateReport, TierReport, TrainReport, card_text
 from models.train_settings import BALANCED_COST_US, TrainSettings
 from models.uncertainty import risk_coverage
@@ -40,7 +42,6 @@ __all__ = ["BALANCED_COST_US", "TrainSettings", "train", "train_on"]
 
 _FOLDS = 4
 _FEW_GROUPS = 10
-_SIGHT_GAIN = 0.002  # weighted F1 that seeing more must bring: it is more that may be different
 _SHARES: tuple[Share, ...] = (0.4, None)  # columns that a split of trees chooses from
 _MADE_BY = ("serveflow", "numpy", "scikit-learn", "lightgbm", "torch", "onnx")
 
@@ -136,7 +137,7 @@ def train_on(
         sight, recipes = Sight(), paper_zoo()
     else:
         candidates, sight, share = _choose_sight(task, chosen, steps)
-        recipes = zoo(chosen.effort, share)
+        recipes = zoo(chosen.effort, share, costly=not np.isfinite(chosen.goal.max_cost_us))
     steps.total = steps.done + len(recipes) + 6
     judged = {one.name: one for one in candidates}
     skipped = _judge_all(task, recipes, sight, judged, begin_s + chosen.time_limit_s, steps)
@@ -157,34 +158,38 @@ def train_on(
 def _choose_sight(
     task: Task, settings: TrainSettings, steps: _Steps
 ) -> tuple[list[Candidate], Sight, Share]:
-    """Find what to look at with extremely randomised trees on the first and on all packets."""
-    judged: list[Candidate] = []
+    """Find what to look at with extremely randomised trees on the first and on all packets.
 
-    def score(share: Share, sight: Sight) -> float:
+    Seeing more is more that may be different elsewhere: its gain must be beyond doubt.
+    """
+
+    def judged(share: Share, sight: Sight) -> list[Candidate]:
         found = []
         for depth in (DEPTHS[0], DEPTHS[-1]):
             recipe = extra_trees(depth, 20, share)
             steps.begin(f"validating {recipe.name}{'+host' * sight.host}{'+port' * sight.port}")
             found.append(judge_candidate(task, recipe, sight))
-        judged.extend(found)
-        return float(np.mean([one.weighted_f1 for one in found]))
+        return found
+
+    scored = Resampled(task.true, task.data.groups, len(task.classes), task.seed)
+
+    def weighted_f1(found: list[Candidate]) -> npt.NDArray[np.float64]:
+        by_depth = [scored.scores(one.scores.argmax(axis=1))[:, 0] for one in found]
+        return np.asarray(np.mean(by_depth, axis=0))
 
     sight = Sight(port=settings.port or False, host=settings.host or False)
-    by_share = {}
-    kept: dict[Share, list[Candidate]] = {}
-    for share in _SHARES:
-        judged = []
-        by_share[share] = score(share, sight)
-        kept[share] = judged
-    share = max(by_share, key=lambda one: by_share[one])
-    judged, best = kept[share], by_share[share]
-    if settings.host is None:
-        with_host = score(share, replace(sight, host=True))
-        if with_host >= best + _SIGHT_GAIN:
-            sight, best = replace(sight, host=True), with_host
-    if settings.port is None and score(share, replace(sight, port=True)) >= best + _SIGHT_GAIN:
-        sight = replace(sight, port=True)
-    return judged, sight, share
+    by_share = {share: judged(share, sight) for share in _SHARES}
+    share = max(by_share, key=lambda one: weighted_f1(by_share[one])[0])
+    best, every = by_share[share], [*by_share[share]]
+    for more in ({"host": True}, {"port": True}):
+        if getattr(settings, *more) is None:
+            trial = replace(sight, **more)
+            found = judged(share, trial)
+            every += found
+            gain = weighted_f1(found) - weighted_f1(best)
+            if np.quantile(gain[1:], 1.0 - CONFIDENCE) > 0.0:
+                sight, best = trial, found
+    return every, sight, share
 
 
 def _judge_all(

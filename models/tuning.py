@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.errors import SettingsError
-from models.assignment import CONFIDENCE, Yardstick, by_class, route, search
+from models.assignment import Yardstick, by_class, route, search
 from models.bundle import (
     TierModel,
     check_replaceable,
@@ -30,6 +30,7 @@ from models.goals import (
     WithinGoal,
 )
 from models.guarantee import PATH, certified, fewest_units, group_losses, least_risk
+from models.resampling import CONFIDENCE
 from models.tune_report import Guarantee, TuneReport, curve, front, point, spread
 from models.validation import Validation
 

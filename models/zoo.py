@@ -61,18 +61,19 @@ def quick_zoo(share: Share) -> tuple[Recipe, ...]:
     )
 
 
-def zoo(effort: Effort, share: Share) -> tuple[Recipe, ...]:
+def zoo(effort: Effort, share: Share, *, costly: bool) -> tuple[Recipe, ...]:
     """Return what is tried, the most promising first: time may run out.
 
     Args:
         effort: How much.
         share: Columns that a split of extremely randomised trees chooses from.
+        costly: Whether tiers on few packets may take tens of microseconds a flow.
     """
     found = list(quick_zoo(share))
     if effort == "quick":
         return tuple(found)
     found += [extra_trees(depth, 60, share) for depth in (1, 2)]
-    for depth in (10, 5) if effort == "standard" else (10, 5, 1, 2, 3):
+    for depth in (10, 2, 1, 3, 5) if costly or effort == "full" else (10, 5):
         forest, boosted = extra_trees(depth, 60, share), light_gbm(depth)
         found += [forest, boosted, mean(forest, boosted)]
     found = list({one.name: one for one in found}.values())
@@ -151,6 +152,7 @@ def extra_trees(depth: int, trees: int, share: Share) -> Recipe:
             min_leaf=1,
             max_features=share,
             most_bytes=_BYTES_PER_TREE * trees,
+            smoothing=_SMOOTHING,
             seed=seed,
         )
 
@@ -177,6 +179,7 @@ def random_forest(depth: int, trees: int, share: Share) -> Recipe:
             min_leaf=1,
             max_features=share,
             most_bytes=_BYTES_PER_TREE * trees,
+            smoothing=_SMOOTHING,
             seed=seed,
         )
 
@@ -267,6 +270,7 @@ def _crossed(
 
 
 _COPIES = 4
+_SMOOTHING = 3.0  # leaves of single flows would all be certain, and none surer than another
 _CROSSED = 0.15  # share of the columns
 _BYTES_PER_TREE = 500_000
 _ANY = 1 << 40

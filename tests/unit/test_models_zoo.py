@@ -20,7 +20,7 @@ TRUE = np.unique(DATA.labels, return_inverse=True)[1]
 @pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("share", [0.4, "sqrt", None])
 def test_every_recipe_is_one_of_a_kind(effort: str, share: float | None) -> None:
-    recipes = zoo(effort, share)  # type: ignore[arg-type]
+    recipes = zoo(effort, share, costly=False)  # type: ignore[arg-type]
     names = [one.name for one in recipes]
     assert len(set(names)) == len(names)
     for one in recipes:
@@ -31,7 +31,9 @@ def test_every_recipe_is_one_of_a_kind(effort: str, share: float | None) -> None
 
 
 def test_more_effort_tries_all_that_less_tries_and_more() -> None:
-    quick, standard, full = ([one.name for one in zoo(effort, 0.4)] for effort in EFFORTS)
+    quick, standard, full = (
+        [one.name for one in zoo(effort, 0.4, costly=False)] for effort in EFFORTS
+    )
     assert standard[: len(quick)] == full[: len(quick)] == quick, "the most promising come first"
     assert set(quick) < set(standard) < set(full)
     assert [one.name for one in quick_zoo(0.4)] == quick
@@ -41,14 +43,14 @@ def test_the_papers_tiers_read_bits() -> None:
     recipes = paper_zoo()
     assert [one.depth for one in recipes] == [1, 1, 10]
     assert {one.inputs for one in recipes} == {"bits"}
-    assert len({one.name for one in recipes} | {one.name for one in zoo("full", None)}) == len(
-        recipes
-    ) + len(zoo("full", None)), "a bundle tells them apart"
+    assert len(
+        {one.name for one in recipes} | {one.name for one in zoo("full", None, costly=False)}
+    ) == len(recipes) + len(zoo("full", None, costly=False)), "a bundle tells them apart"
 
 
 def test_a_mean_comes_after_its_parts() -> None:
     """So it needs no training of its own."""
-    recipes = zoo("full", 0.4)
+    recipes = zoo("full", 0.4, costly=False)
     for at, one in enumerate(recipes):
         before = {earlier.name for earlier in recipes[:at]}
         for part in one.parts:
