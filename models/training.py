@@ -181,14 +181,16 @@ def _choose_sight(
     by_share = {share: judged(share, sight) for share in _SHARES}
     share = max(by_share, key=lambda one: weighted_f1(by_share[one])[0])
     best, every = by_share[share], [*by_share[share]]
-    for more in ({"host": True}, {"port": True}):
-        if getattr(settings, *more) is None:
-            trial = replace(sight, **more)
-            found = judged(share, trial)
-            every += found
-            gain = weighted_f1(found) - weighted_f1(best)
-            if np.quantile(gain[1:], 1.0 - CONFIDENCE) > 0.0:
-                sight, best = trial, found
+    open_to = [name for name in ("port", "host") if getattr(settings, name) is None]
+    while open_to:
+        trials = {name: judged(share, replace(sight, **{name: True})) for name in open_to}
+        every += [one for found in trials.values() for one in found]
+        gains = {name: weighted_f1(found) - weighted_f1(best) for name, found in trials.items()}
+        most = max(gains, key=lambda name: float(gains[name][0]))
+        if np.quantile(gains[most][1:], 1.0 - CONFIDENCE) <= 0.0:
+            break
+        sight, best = replace(sight, **{most: True}), trials[most]
+        open_to.remove(most)
     return every, sight, share
 
 
