@@ -20,7 +20,7 @@ from flows.packet import Records
 from flows.service_schema import ServiceSchema
 from flows.table import FlowTable, FlowTimeouts
 from flows.verdict import Reason
-from flows.wire import PacketBatch
+from flows.wire import AWAY, PacketBatch
 
 __all__ = ["Collector", "CollectorSettings", "Outgoing", "Settled"]
 
@@ -213,5 +213,7 @@ class Collector:
             known = self._incarnations.setdefault(tracker, incarnation)
             if known != incarnation:
                 self._incarnations[tracker] = incarnation
+                if incarnation == AWAY:
+                    continue  # its flows are sent again once it is back
                 lost = self.ledger.uncertain_of(int(tracker), self._schema.trackers)
                 self.ledger.send_again(lost)

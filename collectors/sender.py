@@ -1,4 +1,7 @@
-"""How a collector reaches the service: one small protocol, and its HTTP form."""
+"""How a collector reaches the service: one small protocol, and its HTTP form.
+
+:mod:`collectors.grpc_sender` holds its gRPC form.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,17 @@ from typing import Any, Protocol
 
 import httpx
 
-from flows.errors import ServiceRefusedError, ServiceUnavailableError, WireError
+from flows.errors import (
+    ServiceRefusedError,
+    ServiceUnavailableError,
+    SettingsError,
+    WireError,
+)
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
 from flows.wire import ARROW_STREAM, PacketBatch, VerdictReader, encode_batch
 
-__all__ = ["HttpSender", "Part", "Sender"]
+__all__ = ["HttpSender", "Part", "Sender", "open_sender", "read_parts"]
 
 _OVERLOADED = 429
 
@@ -83,6 +91,35 @@ class _Body(io.RawIOBase):
         return n
 
 
+def read_parts(chunks: Iterator[bytes]) -> Iterator[Part]:
+    """Read the answer to a batch, part by part, as its bytes come.
+
+    Raises:
+        WireError: It is no verdict stream, or it ends before its end mark.
+    """
+    # Buffered, because Arrow takes a short read for the end.
+    reader = VerdictReader(io.BufferedReader(_Body(chunks)))
+    for verdicts, notes in reader:
+        yield Part(verdicts, notes, reader.classes, reader.model_version)
+
+
+def open_sender(url: str) -> Sender:
+    """Return the sender that an address asks for: ``http://…``, ``https://…`` or ``grpc://…``.
+
+    Raises:
+        SettingsError: The address is none of these, or what it needs is not installed.
+    """
+    if not url.startswith("grpc://"):
+        return HttpSender(url)
+    try:
+        from collectors.grpc_sender import GrpcSender  # an edge box may do without gRPC
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{url}: {error.name} is not installed: pip install 'serveflow[grpc]', or use HTTP"
+        ) from None
+    return GrpcSender(url)
+
+
 class HttpSender:
     """Submits batches over HTTP.
 
@@ -127,10 +164,7 @@ class HttpSender:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     self._check(response)
-                # Buffered, because Arrow takes a short read for the end.
-                reader = VerdictReader(io.BufferedReader(_Body(response.iter_raw())))
-                for verdicts, notes in reader:
-                    yield Part(verdicts, notes, reader.classes, reader.model_version)
+                yield from read_parts(response.iter_raw())
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         except WireError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deployments.dispatch import CascadeSpec
+from deployments.protocols import CascadeSpec
 from flows.join import Due
 from flows.packet import Records
 from flows.verdict import ANSWER_DTYPE
@@ -56,7 +56,7 @@ class FakeFastTiers:
     """Answers on packet 1 by arithmetic."""
 
     async def answer(self, packets: Records) -> Records:
-        """See :class:`deployments.dispatch.FastTiers`."""
+        """See :class:`deployments.protocols.FastTiers`."""
         answers = [_answer(packets[i : i + 1], 0, False, 2) for i in range(len(packets))]
         return np.array(answers, ANSWER_DTYPE)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ray import serve
 
-from deployments.dispatch import CascadeSpec
 from deployments.local import LocalTracker
+from deployments.protocols import CascadeSpec
 
 __all__ = ["FlowTracker"]
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.dispatch import Absorb, Absorbed
+from deployments.protocols import Absorb, Absorbed
 from flows.join import Due
 from flows.packet import Records
 
@@ -28,7 +28,7 @@ class HandleFastTiers:
         self._handle = _by_value(handle)
 
     async def answer(self, packets: Records) -> Records:
-        """Judge first packets; see :class:`deployments.dispatch.FastTiers`."""
+        """Judge first packets; see :class:`deployments.protocols.FastTiers`."""
         return cast(Records, await self._handle.answer.remote(packets))
 
 
@@ -39,7 +39,7 @@ class HandleSlowTiers:
         self._handle = _by_value(handle)
 
     async def answer(self, due: Due) -> Records:
-        """Judge the due flows; see :class:`deployments.dispatch.SlowTiers`."""
+        """Judge the due flows; see :class:`deployments.protocols.SlowTiers`."""
         return cast(Records, await self._handle.answer.remote(due))
 
 
@@ -49,9 +49,9 @@ class HandleTracker:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = _by_value(handle)
 
-    async def absorb(self, request: Absorb) -> Absorbed:
-        """Take packets and marks in; see :class:`deployments.dispatch.Tracker`."""
-        return cast(Absorbed, await self._handle.absorb.remote(request))
+    async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
+        """Take packets and marks in; see :class:`deployments.protocols.Tracker`."""
+        return cast(list[Absorbed], await self._handle.absorb.remote(requests))
 
     async def status(self) -> dict[str, Any]:
         """Return the tracker's incarnation and its conservation counters."""

@@ -10,7 +10,8 @@ import secrets
 
 import numpy as np
 
-from deployments.dispatch import Absorb, Absorbed, CascadeSpec, Dispatcher
+from deployments.dispatch import Dispatcher
+from deployments.protocols import Absorb, Absorbed, CascadeSpec
 from flows.join import MARK_DTYPE, Due, Join
 from flows.packet import Records, packet_dtype
 from models.cascade import Cascade
@@ -100,8 +101,11 @@ class LocalTracker:
         self.join = Join(spec.depths, spec.max_wait_s, with_header=spec.needs_header)
         self.incarnation = secrets.token_hex(8)
 
-    async def absorb(self, request: Absorb) -> Absorbed:
-        """Take packets and marks in; return what became due."""
+    async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
+        """Take packets and marks of several collectors in; return what became due of each."""
+        return [self._absorbed(request) for request in requests]
+
+    def _absorbed(self, request: Absorb) -> Absorbed:
         duplicates = self.join.counters.packets_duplicate
         due = self.join.absorb(
             request.collector,

@@ -7,7 +7,8 @@ import time
 import numpy as np
 from ray.serve import metrics
 
-from deployments.dispatch import CascadeSpec, DispatchCounters
+from deployments.counters import DispatchCounters
+from deployments.protocols import CascadeSpec
 from flows.packet import Records
 from flows.verdict import Reason
 

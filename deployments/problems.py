@@ -1,4 +1,8 @@
-"""Errors as ``application/problem+json`` (RFC 9457), without stack traces or paths."""
+"""What each error means to a client, without stack traces or paths.
+
+HTTP says it as ``application/problem+json`` (RFC 9457), gRPC as a status
+(:mod:`deployments.grpc_status`).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException
 
-from flows.errors import BodyTooLargeError, WireError
+from flows.errors import BodyTooLargeError, ServiceUnavailableError, WireError
 
-__all__ = ["add_problem_handlers", "problem"]
+__all__ = ["add_problem_handlers", "problem", "problem_of"]
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -40,29 +46,37 @@ def _first(errors: Sequence[Any]) -> str:
     return f"{place}: {error.get('msg')}" if place else str(error.get("msg"))
 
 
+def problem_of(error: Exception) -> tuple[HTTPStatus, str]:
+    """Return an error's HTTP status and what a client is told of it."""
+    match error:
+        case BodyTooLargeError():
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
+        case WireError():
+            return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
+        case ValidationError():
+            return HTTPStatus.UNPROCESSABLE_ENTITY, _first(error.errors())
+        case ServiceUnavailableError():
+            return HTTPStatus.SERVICE_UNAVAILABLE, str(error)
+        case RayServeException() | RayActorError():
+            detail = f"a model did not answer: {type(error).__name__}"
+            return HTTPStatus.SERVICE_UNAVAILABLE, detail
+        case _:
+            # What it was stands in the replica's log; the client must not learn our insides.
+            return HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed on this request"
+
+
 def add_problem_handlers(api: FastAPI) -> None:
     """Make every error that ``api`` answers a problem document."""
 
-    @api.exception_handler(BodyTooLargeError)
-    async def _too_large(_: Request, error: BodyTooLargeError) -> JSONResponse:
-        return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+    async def _answer(_: Request, error: Exception) -> JSONResponse:
+        return problem(*problem_of(error))
 
-    @api.exception_handler(WireError)
-    async def _wire(_: Request, error: WireError) -> JSONResponse:
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-
-    @api.exception_handler(ValidationError)
-    async def _validation(_: Request, error: ValidationError) -> JSONResponse:
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _first(error.errors()))
+    for kind in (WireError, ValidationError, RayServeException, RayActorError, Exception):
+        api.add_exception_handler(kind, _answer)
 
     @api.exception_handler(RequestValidationError)
     async def _request_validation(_: Request, error: RequestValidationError) -> JSONResponse:
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _first(list(error.errors())))
-
-    @api.exception_handler(Exception)
-    async def _defect(_: Request, error: Exception) -> JSONResponse:
-        # What it was stands in the replica's log; the client must not learn our insides.
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed on this request")
 
     @api.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:

@@ -15,20 +15,20 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.answers import Answers, too_large
 from deployments.conservation import conservation
-from deployments.dispatch import CascadeSpec, Dispatcher, FastTiers, SlowTiers
+from deployments.dispatch import Dispatcher
+from deployments.grpc_methods import GrpcMethods
 from deployments.handles import HandleFastTiers, HandleSlowTiers, HandleTracker
 from deployments.json_form import JsonBatch, verdicts_to_json
 from deployments.local import LocalFastTiers, LocalSlowTiers
 from deployments.metrics import Metrics
 from deployments.problems import add_problem_handlers, problem
-from flows.errors import BodyTooLargeError
-from flows.packet import Records
-from flows.service_schema import ServiceSchema
-from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, decode_batch
+from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
+from deployments.settling import Pace
+from flows.wire import ARROW_STREAM, PacketBatch
 from models.cascade import load_cascade
 
 __all__ = ["Router", "RouterSettings", "api"]
@@ -55,22 +55,28 @@ class RouterSettings:
         spec: The bundle's cascade.
         bundle: The bundle's folder, loaded here only when no model handles are given.
         max_body_bytes: The most bytes of one body.
+        pace: How rows for trackers are gathered.
     """
 
     spec: CascadeSpec
     bundle: Path
     max_body_bytes: int
+    pace: Pace
 
 
-def _unavailable(error: RayServeException) -> JSONResponse:
-    detail = f"a model did not answer: {type(error).__name__}"
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+async def _promptly(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a response's pieces so that the first one leaves before the others are worked on."""
+    yield first
+    for _ in range(_TURNS_TO_SEND):
+        await asyncio.sleep(0)
+    async for piece in others:
+        yield piece
 
 
 @serve.deployment
 @serve.ingress(api)
-class Router:
-    """The ingress of the service.
+class Router(GrpcMethods):
+    """The ingress of the service: HTTP here, gRPC in :class:`GrpcMethods`.
 
     Args:
         settings: What the Router has to know.
@@ -90,9 +96,19 @@ class Router:
         self._spec = settings.spec
         self._trackers = [HandleTracker(handle) for handle in trackers]
         self._dispatcher = Dispatcher(
-            settings.spec, self._fast_tiers(fast), self._trackers, self._slow_tiers(slow)
+            settings.spec,
+            self._fast_tiers(fast),
+            self._trackers,
+            self._slow_tiers(slow),
+            settings.pace,
         )
-        self._metrics = Metrics(settings.spec)
+        self.answers = Answers(
+            settings.spec,
+            self._dispatcher,
+            Metrics(settings.spec),
+            len(trackers),
+            settings.max_body_bytes,
+        )
         self._secret = secrets.token_bytes(32)
 
     def _fast_tiers(self, handle: DeploymentHandle[Any] | None) -> FastTiers:
@@ -133,8 +149,7 @@ class Router:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == ARROW_STREAM:
             data = await self._body(request, self._settings.max_body_bytes)
-            batch = decode_batch(data, with_header=self._spec.needs_header)
-            return await self._stream(batch)
+            return await self._stream(self.answers.read(data))
         if kind == JSON:
             limit = min(_JSON_BYTES, self._settings.max_body_bytes)
             body = JsonBatch.model_validate_json(await self._body(request, limit))
@@ -147,76 +162,35 @@ class Router:
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """Read the body, and no more of it than allowed."""
-        too_large = BodyTooLargeError(f"the body is over {limit:,} bytes: send smaller batches")
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
-            raise too_large
+            raise too_large(limit)
         chunks = []
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                raise too_large
+                raise too_large(limit)
             chunks.append(chunk)
         return b"".join(chunks)
 
     async def _stream(self, batch: PacketBatch) -> Response:
-        parts = self._dispatcher.handle(batch)
-        try:
-            first = await anext(parts, None)
-        except RayServeException as error:
-            return _unavailable(error)
-        return StreamingResponse(self._encoded(first, parts), media_type=ARROW_STREAM)
-
-    async def _encoded(
-        self, first: Records | None, parts: AsyncIterator[Records]
-    ) -> AsyncIterator[bytes]:
-        writer = VerdictWriter(self._spec.classes, self._spec.model_version)
-        if first is not None:
-            self._metrics.verdicts(first)
-            yield writer.part(first, self._notes())
-            for _ in range(_TURNS_TO_SEND):
-                await asyncio.sleep(0)
-            async for part in parts:
-                self._metrics.verdicts(part)
-                yield writer.part(part, self._notes())
-        yield writer.end()
-        self._metrics.counters(self._dispatcher.counters)
+        pieces = self.answers.encoded(batch)
+        # Awaited here: what goes wrong before the first piece can still be said by a status.
+        first = await anext(pieces)
+        return StreamingResponse(_promptly(first, pieces), media_type=ARROW_STREAM)
 
     async def _json(self, batch: PacketBatch) -> Response:
-        try:
-            parts = [part async for part in self._dispatcher.handle(batch)]
-        except RayServeException as error:
-            return _unavailable(error)
+        spec = self._spec
         verdicts = []
-        for part in parts:
-            self._metrics.verdicts(part)
-            verdicts += verdicts_to_json(
-                part, self._spec.classes, self._spec.tiers, self._spec.model_version
-            )
-        self._metrics.counters(self._dispatcher.counters)
+        async for part in self.answers.parts(batch):
+            verdicts += verdicts_to_json(part, spec.classes, spec.tiers, spec.model_version)
         return JSONResponse({"verdicts": verdicts})
-
-    def _notes(self) -> dict[str, Any]:
-        return {"trackers": {str(t): i for t, i in self._dispatcher.incarnations.items()}}
 
     @api.get("/v1/schema", summary="What a collector has to know")
     async def schema(self) -> JSONResponse:
         """Return the columns of a batch, the bundle's depth and wait, and the limits."""
-        spec = self._spec
-        schema = ServiceSchema(
-            depth=spec.depths[-1],
-            max_wait_s=spec.max_wait_s,
-            classes=spec.classes,
-            tiers=spec.tiers,
-            depths=spec.depths,
-            model_version=spec.model_version,
-            trackers=len(self._trackers),
-            max_batch_packets=MAX_BATCH_PACKETS,
-            max_body_bytes=self._settings.max_body_bytes,
-            header=spec.needs_header,
-        )
-        return JSONResponse(schema.to_dict())
+        return JSONResponse(self.answers.schema().to_dict())
 
     @api.get("/v1/status", summary="The conservation counters")
     async def status(self) -> JSONResponse:

@@ -28,6 +28,7 @@ from flows.verdict import VERDICT_DTYPE
 
 __all__ = [
     "ARROW_STREAM",
+    "AWAY",
     "MAX_BATCH_PACKETS",
     "PACKET_FORMAT",
     "PACKET_SCHEMA",
@@ -49,6 +50,9 @@ VERDICT_FORMAT = "serveflow.verdicts.v1"
 
 MAX_BATCH_PACKETS = 65_536
 """The most rows of one packet batch."""
+
+AWAY = ""
+"""Stands for a tracker's incarnation where it could not be told anything."""
 
 _MAX_TIME_NS = 1 << 62  # leaves room for adding waits without overflow; the year 2116
 _MAX_NAME = 128

@@ -11,6 +11,7 @@ from deployments.fast_model import FastModel
 from deployments.flow_tracker import FlowTracker
 from deployments.local import spec_of
 from deployments.router import Router, RouterSettings
+from deployments.settling import Pace
 from deployments.slow_model import SlowModel
 from models.cascade import load_cascade
 from serveflow_app.settings import AppArgs
@@ -40,7 +41,7 @@ def build_app(args: AppArgs) -> Application:
         for t in range(args.trackers)
     ]
     router = _deployment(Router)
-    settings = RouterSettings(spec, bundle, args.max_body_bytes)
+    settings = RouterSettings(spec, bundle, args.max_body_bytes, Pace(args.gather_s))
     if args.placement == "colocated":
         return router.bind(settings, trackers, None, None)
     fast = _deployment(FastModel).bind(bundle, spec.fast_tiers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.replay import ReplaySettings
-from collectors.sender import HttpSender
+from collectors.sender import open_sender
 from flows.errors import SettingsError
 from models.labels import LabelBook
 from serveflow_app.evaluation_tables import evaluation_tables
@@ -31,7 +31,11 @@ _LabelsOption = tuple[Path | None, str]
 
 
 def serve(
-    config: Path | None, host: str | None, port: int | None, options: dict[str, Any], as_json: bool
+    config: Path | None,
+    host: str | None,
+    ports: tuple[int | None, int | None],
+    options: dict[str, Any],
+    as_json: bool,
 ) -> None:
     """Run the service until Ctrl-C."""
     from serveflow_app.serve_config import (
@@ -47,15 +51,30 @@ def serve(
         for key, value in options.items()
         if value is not None
     }
-    checked = override(load_config(config or default_config()), host=host, port=port, args=args)
+    port, grpc_port = ports
+    checked = override(
+        load_config(config or default_config()),
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        args=args,
+    )
     check_bundles(checked)  # Ray would say it late, and in many words
     with Service(checked) as service:
         with messages.status("starting Ray Serve …"):
             took_s = service.wait_ready()
         if as_json:
-            emit_json({"url": service.url, "dashboard": service.dashboard, "start_s": took_s})
+            emit_json(
+                {
+                    "url": service.url,
+                    "grpc_url": service.grpc_url,
+                    "dashboard": service.dashboard,
+                    "start_s": took_s,
+                }
+            )
+        grpc = f" and [bold]{service.grpc_url}[/]" if service.grpc_url else ""
         messages.print(
-            f"ServeFlow serves at [bold]{service.url}[/] after {took_s:.1f} s · "
+            f"ServeFlow serves at [bold]{service.url}[/]{grpc} after {took_s:.1f} s · "
             f"Ray's dashboard: {service.dashboard} · Ctrl-C ends it",
             highlight=False,
             soft_wrap=True,
@@ -73,7 +92,7 @@ def replay(
 ) -> None:
     """Send captures to a running service."""
     settings = ReplaySettings(speed=_speed(rate))
-    sender = HttpSender(to)
+    sender = open_sender(to)
     try:
         run = run_replay(
             capture_files(captures), sender, settings, out=out, labels=_label_book(labels)

@@ -73,7 +73,7 @@ def run_demo(speed: float, port: int | None) -> Run:
     folder = embedded_runs("test")
     captures = capture_files([folder])
     labels = LabelBook.read(folder / "labels.csv", "label")
-    config = override(load_config(default_config()), port=port, args={})
+    config = override(load_config(default_config()), port=port, grpc_port=0, args={})
     with Service(config) as service:
         with messages.status("starting Ray Serve …") as status:
             # While Ray starts: it takes a while where nothing has been compiled yet.

@@ -57,5 +57,6 @@ class LocalSender:
             yield Part(verdicts, {}, self._spec.classes, self._spec.model_version)
 
     def close(self) -> None:
-        """Close the event loop."""
+        """Let the trackers know all that they have to, and close the event loop."""
+        self._loop.run_until_complete(self.dispatcher.drain())
         self._loop.close()

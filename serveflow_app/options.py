@@ -12,6 +12,7 @@ __all__ = [
     "Captures",
     "Config",
     "EffortOption",
+    "GrpcPort",
     "Json",
     "LabelColumn",
     "Labels",
@@ -48,6 +49,16 @@ Config = Annotated[
 Port = Annotated[
     int | None,
     typer.Option(help="Port to serve on.", min=1, max=65535, envvar="SERVEFLOW_PORT"),
+]
+GrpcPort = Annotated[
+    int | None,
+    typer.Option(
+        help="Port to serve gRPC on; 0: none. By default 9000.",
+        min=0,
+        max=65535,
+        envvar="SERVEFLOW_GRPC_PORT",
+        show_default=False,
+    ),
 ]
 Trackers = Annotated[int | None, typer.Option(help="Number of FlowTrackers.", min=1, max=256)]
 

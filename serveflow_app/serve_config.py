@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,20 @@ import yaml
 from pydantic import ValidationError
 
 from flows.errors import SettingsError
-from serveflow_app.settings import AppArgs
+from serveflow_app.settings import DEFAULT_GRPC_PORT, DEFAULT_PORT, AppArgs
 
-__all__ = ["check_bundles", "default_config", "load_config", "override"]
+__all__ = [
+    "check_bundles",
+    "default_config",
+    "grpc_port_of",
+    "http_port_of",
+    "load_config",
+    "override",
+    "serveflow_apps",
+]
 
 _APP = "serveflow_app.app:build_app"
+_SERVICER = "flows.rpc.flow_classifier_pb2_grpc.add_FlowClassifierServiceServicer_to_server"
 _DEPLOYMENTS = re.compile(r"Router|FastModel|SlowModel|FlowTracker-\d+")
 
 
@@ -54,10 +64,28 @@ def load_config(path: Path) -> dict[str, Any]:
     unknown = _unknown_keys(data, known, "")
     if unknown:
         raise SettingsError(f"{path}: unknown key {unknown[0]} (a spelling mistake?)")
-    for app in data.get("applications", []):
-        if app.get("import_path") == _APP:
-            _check_app(path, app)
+    for app in serveflow_apps(data):
+        _check_app(path, app)
+    _check_servicers(path, data)
     return data
+
+
+def serveflow_apps(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the applications of a configuration that are ours."""
+    return [app for app in config.get("applications", []) if app.get("import_path") == _APP]
+
+
+def http_port_of(config: dict[str, Any]) -> int:
+    """Return the port that a configuration serves HTTP on."""
+    return int(config.get("http_options", {}).get("port", DEFAULT_PORT))
+
+
+def grpc_port_of(config: dict[str, Any]) -> int:
+    """Return the port that a configuration serves gRPC on; 0: it serves none."""
+    options = config.get("grpc_options") or {}
+    if not options.get("grpc_servicer_functions"):
+        return 0
+    return int(options.get("port", DEFAULT_GRPC_PORT))
 
 
 def check_bundles(config: dict[str, Any]) -> None:
@@ -68,9 +96,8 @@ def check_bundles(config: dict[str, Any]) -> None:
     """
     from models.cascade import load_cascade  # ONNX Runtime: most commands need it not
 
-    for app in config["applications"]:
-        if app.get("import_path") == _APP:
-            load_cascade(AppArgs.model_validate(app.get("args") or {}).bundle_path)
+    for app in serveflow_apps(config):
+        load_cascade(AppArgs.model_validate(app.get("args") or {}).bundle_path)
 
 
 def _check_app(path: Path, app: dict[str, Any]) -> None:
@@ -83,6 +110,21 @@ def _check_app(path: Path, app: dict[str, Any]) -> None:
             raise SettingsError(
                 f"{path}: unknown deployment {deployment['name']}: there are Router, FastModel, "
                 "SlowModel and FlowTracker-0, FlowTracker-1, …"
+            )
+
+
+def _check_servicers(path: Path, data: dict[str, Any]) -> None:
+    """See that each servicer function is there: Ray would fail or serve without it, deep inside."""
+    for name in (data.get("grpc_options") or {}).get("grpc_servicer_functions", []):
+        module, _, function = name.replace(":", ".").rpartition(".")
+        try:
+            found = callable(getattr(import_module(module), function, None))
+        except (ImportError, ValueError, RuntimeError):
+            found = False
+        if not found:
+            raise SettingsError(
+                f"{path}: grpc_options.grpc_servicer_functions: {name} cannot be imported; "
+                f"ServeFlow's is {_SERVICER}"
             )
 
 
@@ -113,11 +155,13 @@ def override(
     *,
     host: str | None = None,
     port: int | None = None,
+    grpc_port: int | None = None,
     args: dict[str, Any],
 ) -> dict[str, Any]:
     """Return ``config`` with the flags' values put in.
 
-    ``args`` go to the application; the FlowTrackers' deployments follow its number of trackers.
+    ``grpc_port`` 0 leaves gRPC out. ``args`` go to the application; the FlowTrackers' deployments
+    follow its number of trackers.
 
     Raises:
         SettingsError: A value is out of range.
@@ -127,6 +171,10 @@ def override(
         http["host"] = host
     if port is not None:
         http["port"] = port
+    grpc = {**(config.get("grpc_options") or {})}
+    if grpc_port is not None:
+        grpc["port"] = grpc_port
+        grpc["grpc_servicer_functions"] = grpc.get("grpc_servicer_functions") or [_SERVICER]
     applications = []
     for app in config["applications"]:
         app = {**app, "args": {**(app.get("args") or {}), **args}}
@@ -136,7 +184,12 @@ def override(
             raise SettingsError(_said(error)) from None
         app["deployments"] = _deployments(app.get("deployments", []), settings)
         applications.append(app)
-    return {**config, "http_options": http, "applications": applications}
+    changed = {**config, "http_options": http, "applications": applications}
+    if grpc:
+        changed["grpc_options"] = grpc
+    if http_port_of(changed) == grpc_port_of(changed):
+        raise SettingsError(f"HTTP and gRPC cannot share port {http_port_of(changed)}")
+    return changed
 
 
 def _deployments(deployments: list[dict[str, Any]], settings: AppArgs) -> list[dict[str, Any]]:

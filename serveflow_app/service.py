@@ -20,12 +20,17 @@ from typing import Any
 import httpx
 import yaml
 
+from deployments.grpc_address import HOOK, keep_grpc_on_loopback
 from flows.errors import ServiceError
 from serveflow_app.processes import end_session
+from serveflow_app.serve_config import grpc_port_of, http_port_of, serveflow_apps
+from serveflow_app.settings import DEFAULT_HOST, AppArgs
 
 __all__ = ["Service", "service_environment"]
 
 _STOP_S = 40.0
+_ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
+_ANSWER_BYTES = 8 * 1024 * 1024  # the limit counts both ways: room for the largest batch's answer
 _LIBC = ctypes.CDLL(None)  # found here, as looking it up after the fork could deadlock
 _PR_SET_PDEATHSIG = 1
 _DASHBOARD = re.compile(r"dashboard at\W+(?:\x1b\[\d+m)*(?:https?://)?([\w.]+:\d+)")
@@ -52,9 +57,9 @@ def service_environment() -> dict[str, str]:
     return {**_ENVIRONMENT, **os.environ}
 
 
-def _haproxy_environment(folder: Path) -> dict[str, str]:
-    """Give HAProxy files and ports of its own, so that several services fit on one box."""
-    stats_port, metrics_port = _free_ports(2)
+def _proxy_environment(folder: Path) -> dict[str, str]:
+    """Give Ray's proxies files and ports of their own, so that several services fit on one box."""
+    stats_port, metrics_port, http_port, grpc_port = _free_ports(4)
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy.sock"),
@@ -62,7 +67,24 @@ def _haproxy_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http_port),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc_port),
     }
+
+
+def _grpc_environment(config: dict[str, Any]) -> dict[str, str]:
+    """Have gRPC keep to HTTP's limits: the size of a body, and who can reach it."""
+    apps = [AppArgs.model_validate(app.get("args") or {}) for app in serveflow_apps(config)]
+    bodies = [app.max_body_bytes + _ENVELOPE_BYTES for app in apps]
+    environment = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max(_ANSWER_BYTES, *bodies))}
+    if _host(config) in ("127.0.0.1", "localhost", "::1"):
+        hook = keep_grpc_on_loopback
+        environment[HOOK] = f"{hook.__module__}.{hook.__name__}"
+    return environment
+
+
+def _host(config: dict[str, Any]) -> str:
+    return str(config.get("http_options", {}).get("host", DEFAULT_HOST))
 
 
 def _end_with_parent() -> None:
@@ -96,9 +118,17 @@ class Service:
     @property
     def url(self) -> str:
         """The service's base address."""
-        http = self._config.get("http_options", {})
-        host = http.get("host", "127.0.0.1")
-        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{http.get('port', 8000)}"  # noqa: S104 (compared, not bound)
+        return f"http://{self._reached_at()}:{http_port_of(self._config)}"
+
+    @property
+    def grpc_url(self) -> str | None:
+        """The address for gRPC; None: the configuration serves none."""
+        port = grpc_port_of(self._config)
+        return f"grpc://{self._reached_at()}:{port}" if port else None
+
+    def _reached_at(self) -> str:
+        host = _host(self._config)
+        return DEFAULT_HOST if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
 
     @property
     def dashboard(self) -> str:
@@ -122,10 +152,11 @@ class Service:
         Raises:
             ServiceError: Something answers at the address already.
         """
-        if self._taken():
-            raise ServiceError(
-                f"{self.url} is taken: something answers there. Stop it, or choose another --port."
-            )
+        for url, option in ((self.url, "--port"), (self.grpc_url, "--grpc-port")):
+            if url is not None and _taken(url):
+                raise ServiceError(
+                    f"{url} is taken: something answers there. Stop it, or choose another {option}."
+                )
         folder = Path(self._folder.name)
         path = folder / "serve_config.yaml"
         path.write_text(yaml.safe_dump(self._config, sort_keys=False))
@@ -137,7 +168,11 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**_haproxy_environment(folder), **service_environment()},
+                env={
+                    **_proxy_environment(folder),
+                    **_grpc_environment(self._config),
+                    **service_environment(),
+                },
                 start_new_session=True,  # Ctrl-C reaches it once: from us
                 preexec_fn=_end_with_parent,  # one system call and no locks: safe after a fork
             )
@@ -148,12 +183,15 @@ class Service:
         on_wait: Callable[[float], None] = lambda _: None,
         path: str = "/v1/schema",
     ) -> float:
-        """Wait until the service answers at ``path``; return the seconds since its start.
+        """Wait until the service answers at ``path``, and over gRPC where it serves that.
+
+        Returns:
+            The seconds since its start.
 
         Raises:
             ServiceError: It ended, or did not answer in time; the message holds the log's end.
         """
-        while not _answers(f"{self.url}{path}"):
+        while not (_answers(f"{self.url}{path}") and self._answers_grpc()):
             waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
@@ -164,6 +202,20 @@ class Service:
             on_wait(waited_s)
             time.sleep(0.2)
         return time.monotonic() - self._started_s
+
+    def _answers_grpc(self) -> bool:
+        """Tell whether each of our applications answers over gRPC, if it is served."""
+        if self.grpc_url is None:
+            return True
+        from collectors.grpc_sender import GrpcSender  # where gRPC is off it need not be installed
+
+        for app in serveflow_apps(self._config):
+            with GrpcSender(f"{self.grpc_url}/{app['name']}", timeout_s=2.0) as sender:
+                try:
+                    sender.schema()
+                except ServiceError:
+                    return False
+        return True
 
     def stop(self) -> None:
         """Shut the service and its Ray instance down."""
@@ -184,12 +236,6 @@ class Service:
     def wait(self) -> int:
         """Wait until the child process ends by itself; return its exit status."""
         return self._process.wait() if self._process else 0
-
-    def _taken(self) -> bool:
-        address = httpx.URL(self.url)
-        with socket.socket() as probe:
-            probe.settimeout(2.0)
-            return probe.connect_ex((address.host, address.port or 80)) == 0
 
     def tail(self, lines: int = 25) -> str:
         """Return the end of the log."""
@@ -216,3 +262,10 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+def _taken(url: str) -> bool:
+    address = httpx.URL(url)
+    with socket.socket() as probe:
+        probe.settimeout(2.0)
+        return probe.connect_ex((address.host, address.port or 80)) == 0

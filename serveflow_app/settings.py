@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "DEFAULT_URL", "AppArgs", "bundle_folder"]
+__all__ = [
+    "DEFAULT_GRPC_PORT",
+    "DEFAULT_HOST",
+    "DEFAULT_PORT",
+    "DEFAULT_URL",
+    "AppArgs",
+    "bundle_folder",
+]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+DEFAULT_GRPC_PORT = 9000
 DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 
@@ -44,6 +52,15 @@ class AppArgs(BaseModel):
             "colocated: the models inside each Router replica, for one small box."
         ),
     ] = "separate"
+    gather_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Least time between two calls to a tracker; what comes meanwhile shares "
+            "one. Verdicts on packet 1 do not wait for it.",
+        ),
+    ] = 0.02
     max_body_bytes: Annotated[
         int, Field(ge=1024, description="The most bytes of one submitted body.")
     ] = 16 * 1024 * 1024

@@ -79,6 +79,8 @@ class Running:
     service: Service
     separate: str  # address: 4 trackers, models in replicas of their own
     colocated: str  # address: 1 tracker, models inside the Router
+    separate_grpc: str
+    colocated_grpc: str
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +88,17 @@ def running() -> Iterator[Running]:
     """One Ray Serve cluster for all tests that need one."""
     base = load_config(default_config())
     port = free_port()
-    config = override(base, port=port, args={"trackers": 4})
+    config = override(base, port=port, grpc_port=free_port(), args={"trackers": 4})
     (second,) = override(base, args={"trackers": 1, "placement": "colocated"})["applications"]
     second = {**second, "name": "colocated", "route_prefix": "/colocated"}
     config["applications"].append(second)
     with Service(config) as service:
         service.wait_ready()
         service.wait_ready(path="/colocated/v1/schema")
-        yield Running(service, service.url, f"{service.url}/colocated")
+        yield Running(
+            service,
+            separate=service.url,
+            colocated=f"{service.url}/colocated",
+            separate_grpc=f"{service.grpc_url}/serveflow",
+            colocated_grpc=f"{service.grpc_url}/colocated",
+        )

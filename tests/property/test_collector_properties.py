@@ -17,6 +17,8 @@ from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
 from deployments.local import LocalTracker
+from deployments.protocols import Absorb, Absorbed
+from deployments.settling import Pace
 from flows.capture import CaptureReader
 from flows.join import Due
 from flows.packet import packet_dtype
@@ -75,20 +77,36 @@ class SlowTiers(FakeSlowTiers):
         return await super().answer(due)
 
 
+class Tracker(LocalTracker):
+    """A tracker that can fail to answer, having taken the rows in or not."""
+
+    failing: str = "no"
+
+    async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
+        how, self.failing = self.failing, "no"
+        if how == "before":
+            raise OSError("away")
+        replies = await super().absorb(requests)
+        if how == "after":
+            raise OSError("away")
+        return replies
+
+
 class Service:
-    """A dispatcher with trackers that can be killed."""
+    """A dispatcher with trackers that can be killed, or fail."""
 
     def __init__(self, trackers: int, with_header: bool) -> None:
         self.spec = replace(FAKE_SPEC, needs_header=with_header)
-        self.trackers = [LocalTracker(self.spec) for _ in range(trackers)]
+        self.trackers = [Tracker(self.spec) for _ in range(trackers)]
         self.dispatcher = self._make()
 
     def _make(self) -> Dispatcher:
         header = self.spec.needs_header
-        return Dispatcher(self.spec, FastTiers(header), self.trackers, SlowTiers(header))
+        pace = Pace(retry_after_s=0.0)
+        return Dispatcher(self.spec, FastTiers(header), self.trackers, SlowTiers(header), pace)
 
     def kill(self, tracker: int) -> None:
-        self.trackers[tracker] = LocalTracker(self.spec)
+        self.trackers[tracker] = Tracker(self.spec)
         self.dispatcher = self._make()
 
     @property
@@ -102,7 +120,9 @@ class Service:
     def answer(self, out: Outgoing) -> list[tuple[np.ndarray, dict[str, Any]]]:
         async def parts() -> list[np.ndarray]:
             batch = decode_batch(encode_batch(out.batch), with_header=self.spec.needs_header)
-            return [part async for part in self.dispatcher.handle(batch)]
+            found = [part async for part in self.dispatcher.handle(batch)]
+            await self.dispatcher.drain()
+            return found
 
         verdicts = asyncio.run(parts())
         notes = {"trackers": {str(t): i for t, i in self.dispatcher.incarnations.items()}}
@@ -155,11 +175,13 @@ class Run:
     def deliver(
         self, rng: random.Random, service: Service, collector: Collector, out: Outgoing, now: int
     ) -> None:
-        fault = rng.choice(["none", "none", "request", "answer", "half", "kill"])
+        fault = rng.choice(["none", "none", "request", "answer", "half", "kill", "away"])
         if not self.faults:
             fault = "none"
         if fault == "kill":
             service.kill(rng.randrange(self.trackers))
+        if fault == "away":
+            rng.choice(service.trackers).failing = rng.choice(["before", "after"])
         if fault == "request":
             collector.fail(out)
             return

@@ -1,4 +1,4 @@
-"""The same verdicts by every way: HTTP with 4 trackers, HTTP with 1, and one process."""
+"""The same verdicts by every way: HTTP and gRPC, with 4 trackers and with 1, and one process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verdict_lines import read_verdicts
 pytestmark = [pytest.mark.serve, pytest.mark.e2e]
 
 
-def test_http_and_one_process_agree_on_every_flow(
+def test_http_grpc_and_one_process_agree_on_every_flow(
     running: Running, cli: Any, test_runs: Path, tmp_path: Path
 ) -> None:
     runs = sorted(test_runs.glob("*.pcap"))
@@ -24,6 +24,8 @@ def test_http_and_one_process_agree_on_every_flow(
         cli("classify", *runs, "--trackers", 3, "--out", tmp_path / "classify-3"),
         cli("replay", *runs, "--to", running.separate, "--out", tmp_path / "http-4"),
         cli("replay", *runs, "--to", running.colocated, "--out", tmp_path / "http-1"),
+        cli("replay", *runs, "--to", running.separate_grpc, "--out", tmp_path / "grpc-4"),
+        cli("replay", *runs, "--to", running.colocated_grpc, "--out", tmp_path / "grpc-1"),
         cli("replay", *runs, "--to", running.separate, "--rate", "20", "--out", tmp_path / "paced"),
     ]
     for result in results:
@@ -31,7 +33,7 @@ def test_http_and_one_process_agree_on_every_flow(
         assert result.out["final"] == result.out["flows"] > 1000
         assert result.out["open"] == 0
     reference = read_verdicts(tmp_path / "classify")
-    for name in ("classify-3", "http-4", "http-1", "paced"):
+    for name in ("classify-3", "http-4", "http-1", "grpc-4", "grpc-1", "paced"):
         assert read_verdicts(tmp_path / name) == reference, name
 
 

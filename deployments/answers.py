@@ -1,0 +1,105 @@
+"""What HTTP and gRPC share: a submitted body in, the verdicts' parts out, and all of it counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from deployments.dispatch import Dispatcher
+from deployments.protocols import CascadeSpec
+from deployments.watchers import Watchers
+from flows.errors import BodyTooLargeError
+from flows.packet import Records
+from flows.service_schema import ServiceSchema
+from flows.wire import MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, decode_batch
+
+if TYPE_CHECKING:
+    from deployments.metrics import Metrics  # Ray, which tests of this module do without
+
+__all__ = ["Answers", "too_large"]
+
+
+def too_large(limit: int) -> BodyTooLargeError:
+    """Return the error that refuses a body of over ``limit`` bytes."""
+    return BodyTooLargeError(f"the body is over {limit:,} bytes: send smaller batches")
+
+
+class Answers:
+    """Answers batches, whichever way they came.
+
+    Args:
+        spec: The bundle's cascade.
+        dispatcher: The cascade's data path.
+        metrics: Counts verdicts and packets.
+        trackers: Number of trackers.
+        max_body_bytes: The most bytes of one body.
+
+    Attributes:
+        spec: The bundle's cascade.
+        max_body_bytes: The most bytes of one body.
+        watchers: Those who follow the verdicts.
+    """
+
+    def __init__(
+        self,
+        spec: CascadeSpec,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        trackers: int,
+        max_body_bytes: int,
+    ) -> None:
+        self.spec = spec
+        self.max_body_bytes = max_body_bytes
+        self.watchers = Watchers()
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._trackers = trackers
+
+    def schema(self) -> ServiceSchema:
+        """Return what a collector has to know."""
+        spec = self.spec
+        return ServiceSchema(
+            depth=spec.depths[-1],
+            max_wait_s=spec.max_wait_s,
+            classes=spec.classes,
+            tiers=spec.tiers,
+            depths=spec.depths,
+            model_version=spec.model_version,
+            trackers=self._trackers,
+            max_batch_packets=MAX_BATCH_PACKETS,
+            max_body_bytes=self.max_body_bytes,
+            header=spec.needs_header,
+        )
+
+    def read(self, body: bytes) -> PacketBatch:
+        """Read a submitted Arrow stream.
+
+        Raises:
+            BodyTooLargeError: It is over the limit.
+            WireError: It is no packet batch; see :func:`flows.wire.decode_batch`.
+        """
+        if len(body) > self.max_body_bytes:
+            raise too_large(self.max_body_bytes)
+        return decode_batch(body, with_header=self.spec.needs_header)
+
+    async def parts(self, batch: PacketBatch) -> AsyncGenerator[Records, None]:
+        """Yield the verdicts on ``batch``, ``VERDICT_DTYPE [n]``, in up to two parts."""
+        try:
+            async for part in self._dispatcher.handle(batch):
+                self._metrics.verdicts(part)
+                self.watchers.publish(batch.collector, part)
+                yield part
+        finally:
+            self._metrics.counters(self._dispatcher.counters)
+
+    async def encoded(self, batch: PacketBatch) -> AsyncGenerator[bytes, None]:
+        """Yield the pieces of one Arrow stream of verdicts: each part, then the stream's end."""
+        writer = VerdictWriter(self.spec.classes, self.spec.model_version)
+        async with aclosing(self.parts(batch)) as parts:
+            async for part in parts:
+                yield writer.part(part, self._notes())
+        yield writer.end()
+
+    def _notes(self) -> dict[str, Any]:
+        return {"trackers": {str(t): i for t, i in self._dispatcher.incarnations.items()}}
