@@ -32,9 +32,10 @@ check: install ## Lint, types, import arrows
 serve: install ## Serve on 127.0.0.1:8000 until Ctrl-C
 	$(BIN)/serveflow serve
 
-bench: install ## Measure the packet engine, the cascade and the running service
-	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.service
+bench: install ## Measure the packet engine, the running service's rate, and latency
+	$(BIN)/serveflow bench engine
+	$(BIN)/serveflow bench service-rate
+	$(BIN)/serveflow bench latency
 
 lab: install ## Make the embedded captures anew (root)
 	$(BIN)/pip install -q -c constraints.txt -e '.[lab]'

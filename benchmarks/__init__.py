@@ -1,1 +1,1 @@
-"""Measurements; each prints the machine, the commit and the settings with its figures."""
+"""``serveflow bench``: figures, each with the machine, commit and settings it was taken with."""

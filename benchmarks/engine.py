@@ -1,148 +1,209 @@
-"""The packet engine and the cascade in one process, stage by stage: ``make bench``.
+"""``serveflow bench engine``: the packet engine and the cascade in one process, on one core.
 
-Reads the embedded captures several times over (from the page cache), one core, no Ray. Each
-figure is the median of the rounds; the spread between the rounds stands beside it.
+Captures are read from their files (out of the page cache) over and over, each pass later and with
+other hosts, as one long capture: so many short ones do not measure beginnings and ends. Telling
+the passes apart costs some 10 ns a packet and counts as reading.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 import time
-from collections.abc import Callable
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
-from rich.console import Console
-from rich.table import Table
+import numpy.typing as npt
 
 from benchmarks.environment import environment
-from collectors.replay import Replay, ReplaySettings
-from flows.capture import CaptureReader
-from flows.decode import Decoded
-from flows.packet import Records
+from benchmarks.overlay import play
+from benchmarks.recorded import RepeatedCaptures, read_captures
+from benchmarks.results import spread
+from collectors.collector import Settled
+from collectors.replay import ReplaySettings
+from collectors.sender import Part
+from flows.packet import Records, packet_dtype
 from flows.table import FlowTable
-from models.bundle import TierModel, read_bundle
-from models.cascade import Cascade, judge
+from models.bundle import BundleContents, read_bundle
+from models.cascade import Cascade
+from models.inputs import see
 from serveflow_app.local_sender import LocalSender
 from serveflow_app.settings import bundle_folder
 
-_CAPTURES = Path(__file__).resolve().parent.parent / "lab" / "captures"
-_BATCH = 256
+__all__ = ["measure_engine", "one_core"]
+
+_BATCH = 1_024  # flows that a model is asked at once
 
 
-def _read(paths: list[Path]) -> list[Decoded]:
-    return [chunk for path in paths for chunk in CaptureReader(path).chunks()]
+@dataclass(frozen=True, slots=True)
+class _FirstPackets:
+    """First packets of flows, by flow, and where each flow's begin."""
+
+    packets: Records
+    offsets: npt.NDArray[np.int64]
 
 
-def _track(chunks: list[Decoded], depth: int) -> int:
-    """Take decoded packets through one flow table; return the flows."""
-    table = FlowTable(first_packets=depth)
-    for chunk in chunks:
-        table.update(chunk.packets.copy(), chunk.endpoints)
-    table.finish()
-    return table.counters.flows
+class _Stopwatch:
+    """Adds up seconds by stage."""
+
+    def __init__(self) -> None:
+        self.spent_s: defaultdict[str, float] = defaultdict(float)
+        self._since_s = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Count the time since the last lap for ``stage``."""
+        now_s = time.perf_counter()
+        self.spent_s[stage] += now_s - self._since_s
+        self._since_s = now_s
 
 
-def _first_packets(chunks: list[Decoded], depth: int) -> tuple[Records, np.ndarray]:
-    """Return the first packets of every flow, by flow, and where each flow's begin."""
-    table = FlowTable(first_packets=depth)
-    kept = []
-    for chunk in chunks:
-        packets = chunk.packets.copy()
-        update = table.update(packets, chunk.endpoints)
-        kept.append(packets[update.kept])
-    packets = np.concatenate(kept)
-    packets = packets[np.lexsort((packets["packet_index"], packets["flow_id"]))]
-    offsets = np.flatnonzero(np.r_[True, np.diff(packets["flow_id"]) != 0, True])
-    return packets, offsets
+def measure_engine(
+    captures: list[Path], bundle: Path | None, *, rounds: int, least_flows: int
+) -> dict[str, Any]:
+    """Measure; return the object that ``--json`` prints.
+
+    Args:
+        captures: Capture files.
+        bundle: The bundle; None: the one that comes along.
+        rounds: Rounds to take medians of; one more goes before them and does not count.
+        least_flows: New flows in a round, at least.
+
+    Raises:
+        CaptureError: A capture cannot be read to its end.
+        BundleError: The bundle cannot be loaded.
+        SettingsError: There is no flow in the captures.
+    """
+    contents = read_bundle(bundle_folder(bundle))
+    recorded = read_captures(captures)
+    passes = -(-least_flows // recorded.flows)
+    flows, packets = recorded.flows * passes, len(recorded.packets) * passes
+    del recorded
+    taken = environment(
+        captures=[path.name for path in captures], bundle=bundle_folder(bundle).name,
+        rounds=rounds, passes=passes, batch_flows=_BATCH,
+    )  # fmt: skip
+    answered: Counter[int] = Counter()
+    found: list[dict[str, float]] = []
+    with one_core():
+        for number in range(rounds + 1):
+            one = _round(contents, captures, passes, flows, answered)
+            if number:
+                found.append(one)
+    stages = {name: median(one[name] for one in found) for name in found[0]}
+    tiers = {f"tier {tier.name}": t for t, tier in enumerate(contents.tiers)}
+    return {
+        "new_flows_per_second_per_core": 1e6 / stages["file_to_verdicts"],
+        "packets_per_second_per_core": packets / flows * 1e6 / stages["file_to_verdicts"],
+        "packet_side_flows_per_second": 1e6 / stages["packet_side"],
+        "packet_side_packets_per_second": packets / flows * 1e6 / stages["packet_side"],
+        "stages_us_per_flow": stages,
+        "spread_us_per_flow": {name: spread([one[name] for one in found]) for name in stages},
+        "answered_share": {name: answered[t] / answered.total() for name, t in tiers.items()},
+        "flows": flows,
+        "packets": packets,
+        "packets_per_flow": packets / flows,
+        "passes": passes,
+        "environment": taken,
+    }
 
 
-def _judge(tier: TierModel, packets: Records, offsets: np.ndarray) -> int:
-    rows = np.arange(len(offsets) - 1)
-    for begin in range(0, len(rows), _BATCH):
-        judge(tier, packets, offsets, rows[begin : begin + _BATCH])
-    return len(rows)
+def _round(
+    contents: BundleContents,
+    captures: list[Path],
+    passes: int,
+    flows: int,
+    answered: Counter[int],
+) -> dict[str, float]:
+    """Measure every stage once; return µs a flow (of those asked, for a tier)."""
+    cascade = Cascade(contents)
+    source = RepeatedCaptures(captures, passes, with_header=cascade.needs_header)
+    watch, firsts = _packet_side(source, contents, cascade, flows)
+    found = {stage: spent_s / flows * 1e6 for stage, spent_s in watch.spent_s.items()}
+    found["packet_side"] = sum(found.values())
+    for t, tier in enumerate(contents.tiers):
+        found[f"tier {tier.name}"] = _tier_us(cascade, t, firsts)
 
+    def on_settled(settled: Settled, _: Part) -> None:
+        tiers, counts = np.unique(settled.verdicts["tier"], return_counts=True)
+        answered.update(dict(zip(tiers.tolist(), counts.tolist(), strict=True)))
 
-def _classify(cascade: Cascade, paths: list[Path]) -> int:
-    """Do everything that ``serveflow classify`` does, but for writing verdicts."""
     sender = LocalSender(cascade)
     settings = ReplaySettings(max_in_flight=1, batch_delay_s=0.0)
-    replay = Replay(sender, settings, lambda *_: None)
-    try:
-        return sum(replay.run(path).flows for path in paths)
-    finally:
-        replay.close()
-        sender.close()
-
-
-def measure(work: Callable[[], int], rounds: int) -> dict[str, float]:
-    """Return the median rate of ``work`` (its return value per second) and its spread."""
-    work()  # compile and warm up
-    rates = []
-    for _ in range(rounds):
-        begin_s = time.perf_counter()
-        done = work()
-        rates.append(done / (time.perf_counter() - begin_s))
-    return {"median": median(rates), "lowest": min(rates), "highest": max(rates)}
-
-
-def stages(rounds: int, repeat: int) -> dict[str, dict[str, float]]:
-    """Measure each stage; return rates per second by name."""
-    paths = sorted(_CAPTURES.rglob("*.pcap"))
-    contents = read_bundle(bundle_folder())
-    cascade = Cascade(contents)
-    chunks = _read(paths)
-    total = sum(len(chunk.packets) for chunk in chunks)
-    first, offsets = _first_packets(chunks, cascade.depth)
-
-    def repeated(work: Callable[[], int]) -> Callable[[], int]:
-        return lambda: sum(work() for _ in range(repeat))
-
-    def read() -> int:
-        return sum(len(chunk.packets) for chunk in _read(paths))
-
-    def track() -> int:
-        _track(chunks, cascade.depth)
-        return total
-
-    found = {
-        "read + decode, packets/s": measure(repeated(read), rounds),
-        "flow table, packets/s": measure(repeated(track), rounds),
-    }
-    for tier in contents.tiers:
-        name = f"tier {tier.name}, flows/s (batches of {_BATCH})"
-        found[name] = measure(partial(_judge, tier, first, offsets), rounds)
-    found["capture to verdicts, new flows/s"] = measure(lambda: _classify(cascade, paths), rounds)
+    begin_s = time.perf_counter()
+    seen = play(source, sender, settings, on_settled)
+    found["file_to_verdicts"] = (time.perf_counter() - begin_s) / seen * 1e6
+    sender.close()
     return found
 
 
-def main(
-    rounds: Annotated[int, typer.Option(help="Rounds to take the median of.", min=1)] = 5,
-    repeat: Annotated[int, typer.Option(help="Passes over the captures in a round.", min=1)] = 5,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Measure the packet engine and the cascade in one process."""
-    found = stages(rounds, repeat)
-    settings: dict[str, Any] = {"rounds": rounds, "repeat": repeat, **environment()}
-    if json_output:
-        sys.stdout.write(json.dumps({"settings": settings, "rates": found}) + "\n")
-        return
-    table = Table(title="one process, one core", title_justify="left")
-    for column in ("stage", "median", "lowest", "highest", "µs each"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for name, rate in found.items():
-        row = [f"{rate[k]:,.0f}" for k in ("median", "lowest", "highest")]
-        table.add_row(name, *row, f"{1e6 / rate['median']:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(" · ".join(f"{key} {value}" for key, value in settings.items()), highlight=False)
+def _packet_side(
+    source: RepeatedCaptures, contents: BundleContents, cascade: Cascade, flows: int
+) -> tuple[_Stopwatch, _FirstPackets]:
+    """Read, decode, track, and make the deepest tier's features of every flow."""
+    depth = cascade.depth
+    dtype = packet_dtype(cascade.needs_header)
+    raw = np.dtype((np.void, dtype.itemsize))  # copied whole, and not field by field
+    table = FlowTable(first_packets=depth)
+    blocks = np.empty(flows * depth, raw)
+    blocks.view(np.uint8)[:] = 0  # touched, as memory in use is
+    chunks = source.chunks()
+    watch = _Stopwatch()
+    while True:
+        chunk = next(chunks, None)
+        watch.lap("read_decode")
+        if chunk is None:
+            break
+        update = table.update(chunk.packets, chunk.endpoints)
+        watch.lap("table")
+        kept = update.kept
+        place = update.flow_number[kept] * np.uint64(depth) + chunk.packets["packet_index"][kept]
+        blocks[place] = chunk.packets.view(raw).take(kept)
+        watch.lap("first_packets")
+    packets = blocks.view(dtype)
+    there = packets["ip_bytes"] != 0
+    offsets = np.zeros(flows + 1, np.int64)
+    np.cumsum(there.reshape(flows, depth).sum(axis=1), out=offsets[1:])
+    packets = packets.view(raw)[there].view(dtype)
+    watch.lap("first_packets")
+    deepest = contents.tiers[-1]
+    for begin in range(0, flows, _BATCH):
+        rows = np.arange(begin, min(begin + _BATCH, flows))
+        see(deepest.inputs, packets, offsets, depth, deepest.sight, rows)
+    watch.lap("features")
+    return watch, _FirstPackets(packets, offsets)
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def _tier_us(cascade: Cascade, t: int, firsts: _FirstPackets) -> float:
+    """Return what tier ``t`` takes of a flow, features, calibration and gate included."""
+    sizes = np.diff(firsts.offsets)
+    last = len(cascade.tiers) - 1
+    able = np.flatnonzero((sizes >= cascade.tiers[t].depth) | (t == last))
+    batches = []
+    for begin in range(0, len(able), _BATCH):
+        rows = able[begin : begin + _BATCH]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(sizes[rows], out=offsets[1:])
+        at = np.repeat(firsts.offsets[rows] - offsets[:-1], sizes[rows]) + np.arange(offsets[-1])
+        batches.append((firsts.packets.take(at), offsets))
+    next_tier, ended = np.full(_BATCH, t, np.uint8), np.ones(_BATCH, np.uint8)
+    begin_s = time.perf_counter()
+    for packets, offsets in batches:
+        n = len(offsets) - 1
+        cascade.answer(packets, offsets, next_tier[:n], ended[:n], stop_tier=t + 1)
+    return (time.perf_counter() - begin_s) / max(len(able), 1) * 1e6
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, threads that it starts included, on one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)

@@ -8,6 +8,9 @@ function of the flow's packets alone:
   ``max_wait`` of the first (capture time);
 - a flow is *due* when it has as many as its next tier wants, when it ended with all of them
   here, or when its collector's watermark has passed the deadline.
+
+A call looks at the flows that it brings something for and, by a timing wheel for each collector,
+at those whose time has run out; what else is open costs it nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows import join_kernels as kernels
+from flows.join_due import find_due, hand_out, wake
 from flows.packet import Records, packet_dtype
 from flows.verdict import Reason
 
@@ -39,7 +43,6 @@ DUE_DTYPE = np.dtype(
 )
 """A flow that is to be judged now."""
 
-_FOREVER_NS = np.int64(2**63 - 1)
 _GONE_AFTER_S = 60.0  # a collector that was silent for so long (wall clock) has gone
 
 
@@ -79,6 +82,16 @@ class JoinCounters:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class _Collector:
+    """A collector incarnation that sends flows here."""
+
+    number: int  # rows name it by this
+    wheel: npt.NDArray[np.int32]
+    reached_ns: int  # its furthest watermark so far
+    heard_s: float = 0.0
+
+
 class Join:
     """The packets of the uncertain flows that are pinned to one tracker.
 
@@ -103,13 +116,15 @@ class Join:
         self._depth = max(depths)
         self._max_wait_ns = np.int64(max_wait_s * 1e9)
         self._wall_clock = wall_clock
-        self._collectors: dict[str, int] = {}
-        self._heard_s: dict[str, float] = {}
+        self._bucket_ns = max(self._max_wait_ns // kernels.WAIT_BUCKETS, np.int64(1))
+        self._collectors: dict[str, _Collector] = {}  # the one heard of last comes last
+        self._numbers: list[int] = []  # of collectors that have gone
         self.counters = JoinCounters()
         self._rows = np.zeros(capacity, kernels.ROW_DTYPE)
         self._blocks = np.zeros((capacity, self._depth), packet_dtype(with_header))
         self._free = np.arange(capacity - 1, -1, -1, dtype=np.int32)
         self._free_count = capacity
+        self._looked = np.empty(capacity, np.int32)  # scratch: rows that a call looks at
         self._index = kernels.new_index(capacity)
 
     @property
@@ -139,33 +154,45 @@ class Join:
             The flows that became due, each one once; one that its next tier may settle only
             provisionally stays here until it is marked again or settled.
         """
-        who = self._collectors.setdefault(collector, len(self._collectors))
-        self._heard_s[collector] = self._wall_clock()
+        whose = self._hear(collector, watermark_ns)
         self._reserve(len(packets) + len(marks))
+        watermark = np.int64(watermark_ns)
         counts = np.zeros(kernels.COUNTS, np.int64)
-        self._free_count = kernels.take_in(
-            self._rows, self._blocks, self._index, self._free, self._free_count,
-            np.int64(who), packets, marks, settled, counts,
+        self._free_count, n = kernels.take_in(
+            self._rows, self._blocks, self._index, whose.wheel, self._free, self._free_count,
+            np.int64(whose.number), packets, marks, settled, self._looked, counts,
         )  # fmt: skip
-        due, rows, sizes = kernels.find_due(
-            self._rows, self._blocks, np.int64(who), np.int64(watermark_ns),
-            self._max_wait_ns, self._depths, Reason.ENDED, Reason.TIMEOUT,
+        n = wake(
+            self._rows, whose.wheel, np.int64(whose.reached_ns), watermark, self._bucket_ns,
+            self._looked, n,
+        )  # fmt: skip
+        looked = self._looked[:n]
+        due, rows, sizes = find_due(
+            self._rows, self._blocks, looked, watermark, self._max_wait_ns, self._depths,
+            Reason.ENDED, Reason.TIMEOUT,
         )  # fmt: skip
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
         handed = np.empty(offsets[-1], self._blocks.dtype)
-        kernels.hand_out(self._blocks, rows, offsets, handed)
+        hand_out(self._blocks, rows, offsets, handed)
+        whose.reached_ns = max(whose.reached_ns, watermark_ns)
         self._free_count = kernels.let_go(
-            self._rows, self._index, self._free, self._free_count,
-            due, rows, sizes, self._depths, counts,
-        )  # fmt: skip
-        self._free_count = kernels.drop(
-            self._rows, self._index, self._free, self._free_count,
-            np.int64(who), np.int64(watermark_ns) - 3 * self._max_wait_ns, counts,
+            self._rows, self._blocks, self._index, whose.wheel, self._free, self._free_count,
+            due, rows, sizes, looked, np.int64(whose.reached_ns), watermark, self._bucket_ns,
+            self._max_wait_ns, self._depths, counts,
         )  # fmt: skip
         self._count(counts)
         self._drop_gone()
         return Due(due, handed, offsets)
+
+    def _hear(self, collector: str, watermark_ns: int) -> _Collector:
+        whose = self._collectors.pop(collector, None)
+        if whose is None:
+            number = self._numbers.pop() if self._numbers else len(self._collectors)
+            whose = _Collector(number, kernels.new_wheel(), watermark_ns)
+        whose.heard_s = self._wall_clock()
+        self._collectors[collector] = whose
+        return whose
 
     def _count(self, counts: npt.NDArray[np.int64]) -> None:
         c = self.counters
@@ -179,25 +206,25 @@ class Join:
 
     def _drop_gone(self) -> None:
         now_s = self._wall_clock()
-        gone = [name for name, heard_s in self._heard_s.items() if now_s - heard_s > _GONE_AFTER_S]
-        for name in gone:
+        while self._collectors:
+            name, whose = next(iter(self._collectors.items()))
+            if now_s - whose.heard_s <= _GONE_AFTER_S:
+                break
             counts = np.zeros(kernels.COUNTS, np.int64)
-            self._free_count = kernels.drop(
-                self._rows, self._index, self._free, self._free_count,
-                np.int64(self._collectors[name]), _FOREVER_NS, counts,
-            )  # fmt: skip
+            self._free_count = kernels.drop_all(
+                self._rows, self._index, whose.wheel, self._free, self._free_count, counts
+            )
             self._count(counts)
-            del self._heard_s[name]  # its number stays taken: rows name collectors by it
+            self._numbers.append(whose.number)
+            del self._collectors[name]
 
     def _reserve(self, more: int) -> None:
         if self._free_count >= more:
             return
         old = len(self._rows)
         new = max(2 * old, old + more)
-        self._rows = np.concatenate([self._rows, np.zeros(new - old, kernels.ROW_DTYPE)])
-        blocks = np.zeros((new, self._depth), self._blocks.dtype)
-        blocks[:old] = self._blocks
-        self._blocks = blocks
+        self._rows = _longer(self._rows, new)
+        self._blocks = _longer(self._blocks, new)
         free = np.empty(new, np.int32)
         free[: self._free_count] = self._free[: self._free_count]
         free[self._free_count : self._free_count + new - old] = np.arange(
@@ -205,4 +232,13 @@ class Join:
         )
         self._free = free
         self._free_count += new - old
+        self._looked = np.empty(new, np.int32)
         self._index = kernels.rebuild_index(self._rows, kernels.new_index(new))
+
+
+def _longer(old: Records, rows: int) -> Records:
+    """Return a copy with so many rows; memory for the new ones is taken when they are used."""
+    new = np.zeros((rows, *old.shape[1:]), old.dtype)
+    # As bytes: numpy copies structures field by field, which takes several times as long.
+    new.view(np.uint8).ravel()[: old.nbytes] = old.view(np.uint8).ravel()
+    return new

@@ -1,4 +1,9 @@
-"""Compiled parts of :mod:`flows.join`: a row per flow, found by an open-addressing index."""
+"""Compiled parts of :mod:`flows.join`: a row per flow, found by an open-addressing index.
+
+A row also lies in its collector's timing wheel, under the capture time at which it must be looked
+at though nothing has come for it (Varghese and Lauck, SOSP 1987, scheme 6). So a call costs what
+it brings and what has run out, however many flows are open.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +24,18 @@ __all__ = [
     "ORPHANS",
     "PACKETS_IN",
     "ROW_DTYPE",
+    "WAIT_BUCKETS",
     "count_open",
-    "drop",
-    "find_due",
-    "hand_out",
+    "drop_all",
     "let_go",
     "new_index",
+    "new_wheel",
     "rebuild_index",
     "take_in",
 ]
+
+WAIT_BUCKETS = 4096  # of a wheel in the longest wait: many, as each call goes through one at least
+_BUCKETS = 4 * WAIT_BUCKETS  # so that alarms, as a rule at most three waits away, lie in this lap
 
 NO_TIER = 255  # no tier awaits this flow: it has no mark yet, or it has been handed out
 
@@ -43,6 +51,11 @@ ROW_DTYPE = np.dtype(
         ("end_reason", "u1"),  # FlowEndReason
         ("used", "u1"),
         ("admitted", "u1"),  # 1: it has been marked, so it is owed an answer
+        ("alarm_ns", "<i8"),  # to be looked at when the watermark is past this
+        ("wheel_prev", "<i4"),  # rows before and behind it in its bucket; -1: none
+        ("wheel_next", "<i4"),
+        ("bucket", "<i2"),  # of its collector's wheel; -1: it is in none yet
+        ("listed", "u1"),  # 1: it is among those that the present call looks at
     ]
 )
 
@@ -50,18 +63,17 @@ ROW_DTYPE = np.dtype(
 COUNTS = 7
 
 _EMPTY = -1
-_IDLE = 1  # FlowEndReason.IDLE_TIMEOUT
-_ACTIVE = 2  # FlowEndReason.ACTIVE_TIMEOUT
-
-_DUE = np.dtype(
-    [("flow_id", "<u8"), ("over_ns", "<i8"), ("next_tier", "u1"), ("over", "u1"), ("reason", "u1")]
-)  # flows.join.DUE_DTYPE, here so that compiled code sees a constant
 
 
 def new_index(capacity: int) -> npt.NDArray[np.int32]:
     """Return an empty index, a power of two of at least twice ``capacity`` places."""
     places = 1 << int(2 * capacity - 1).bit_length()
     return np.full(places, _EMPTY, np.int32)
+
+
+def new_wheel() -> npt.NDArray[np.int32]:
+    """Return the empty wheel of one collector: the first row of each bucket, -1 for none."""
+    return np.full(_BUCKETS, _EMPTY, np.int32)
 
 
 @compiled
@@ -105,14 +117,42 @@ def rebuild_index(rows: Records, index: npt.NDArray[np.int32]) -> npt.NDArray[np
 
 
 @compiled
+def _enter_wheel(rows: Records, wheel: npt.NDArray[np.int32], row: int, bucket: int) -> None:
+    first = wheel[bucket]
+    rows[row].bucket = bucket
+    rows[row].wheel_prev = -1
+    rows[row].wheel_next = first
+    if first >= 0:
+        rows[first].wheel_prev = row
+    wheel[bucket] = row
+
+
+@compiled
+def _leave_wheel(rows: Records, wheel: npt.NDArray[np.int32], row: int) -> None:
+    if rows[row].bucket < 0:
+        return
+    before = rows[row].wheel_prev
+    behind = rows[row].wheel_next
+    if before >= 0:
+        rows[before].wheel_next = behind
+    else:
+        wheel[rows[row].bucket] = behind
+    if behind >= 0:
+        rows[behind].wheel_prev = before
+    rows[row].bucket = -1
+
+
+@compiled
 def _release(
     rows: Records,
     index: npt.NDArray[np.int32],
+    wheel: npt.NDArray[np.int32],
     free: npt.NDArray[np.int32],
     free_count: int,
     row: int,
 ) -> int:
     _remove(rows, index, _find(rows, index, rows[row].flow_id, rows[row].collector))
+    _leave_wheel(rows, wheel, row)
     rows[row].used = 0
     free[free_count] = row
     return free_count + 1
@@ -123,22 +163,29 @@ def take_in(
     rows: Records,
     blocks: Records,
     index: npt.NDArray[np.int32],
+    wheel: npt.NDArray[np.int32],
     free: npt.NDArray[np.int32],
     free_count: int,
     collector: int,
     packets: Records,
     marks: Records,
     settled: npt.NDArray[np.uint64],
+    looked: npt.NDArray[np.int32],
     counts: npt.NDArray[np.int64],
-) -> int:
-    """Absorb packets, end marks, uncertain marks and settled ids; return the free rows left."""
+) -> tuple[int, int]:
+    """Absorb packets, end marks, uncertain marks and settled ids.
+
+    Return the free rows left, and how many rows something came for: these are listed in
+    ``looked``, each once, which has a place for every row.
+    """
     depth = blocks.shape[1]
+    n = 0
     for i in range(len(settled)):
         place = _find(rows, index, settled[i], collector)
         if place >= 0:
             row = index[place]
             counts[4] += rows[row].admitted
-            free_count = _release(rows, index, free, free_count, row)
+            free_count = _release(rows, index, wheel, free, free_count, row)
     for i in range(len(packets) + len(marks)):
         is_mark = i >= len(packets)
         flow_id = marks[i - len(packets)].flow_id if is_mark else packets[i].flow_id
@@ -155,8 +202,14 @@ def take_in(
             rows[row].touched_ns = np.int64(1) << 62
             rows[row].used = 1
             rows[row].admitted = 0
+            rows[row].bucket = -1
+            rows[row].listed = 0
         else:
             row = index[place]
+        if not rows[row].listed:
+            rows[row].listed = 1
+            looked[n] = row
+            n += 1
         if is_mark:
             rows[row].next_tier = marks[i - len(packets)].next_tier
             if not rows[row].admitted:
@@ -181,100 +234,90 @@ def take_in(
             blocks[row, k] = packet
             rows[row].present |= bit
             counts[1] += 1
-    return free_count
-
-
-@compiled
-def _new_due(n: int) -> Records:
-    return np.empty(n, _DUE)
-
-
-@compiled
-def find_due(
-    rows: Records,
-    blocks: Records,
-    collector: int,
-    watermark_ns: int,
-    max_wait_ns: int,
-    depths: npt.NDArray[np.uint8],
-    reason_ended: int,
-    reason_timeout: int,
-) -> tuple[Records, npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return the due flows of one collector: DUE_DTYPE, their rows, and packets that count."""
-    depth = blocks.shape[1]
-    due = _new_due(len(rows))
-    at = np.empty(len(rows), np.int32)
-    sizes = np.empty(len(rows), np.int64)
-    n = 0
-    for r in range(len(rows)):
-        row = rows[r]
-        if not row.used or row.collector != collector or row.next_tier == 255:
-            continue
-        if not row.present & np.uint64(1):
-            continue
-        start_ns = blocks[r, 0].time_ns
-        deadline_ns = start_ns + max_wait_ns
-        here = 0  # leading packets that are here
-        while here < depth and row.present & (np.uint64(1) << np.uint64(here)):
-            here += 1
-        counting = 0  # of those, within the deadline
-        while counting < here and blocks[r, counting].time_ns <= deadline_ns:
-            counting += 1
-        over = False
-        over_ns = deadline_ns
-        reason = reason_timeout
-        if counting == depth:
-            pass
-        elif row.end_packets >= 0 and here >= min(row.end_packets, depth):
-            over = True
-            if counting == here and row.end_ns <= deadline_ns:
-                over_ns = row.end_ns
-                if row.end_reason != 1 and row.end_reason != 2:
-                    reason = reason_ended
-        elif counting < here or watermark_ns > deadline_ns:
-            over = True
-        if over or counting >= depths[row.next_tier]:
-            due[n].flow_id = row.flow_id
-            due[n].over_ns = over_ns
-            due[n].next_tier = row.next_tier
-            due[n].over = over
-            due[n].reason = reason
-            at[n] = r
-            sizes[n] = counting
-            n += 1
-    return due[:n].copy(), at[:n].copy(), sizes[:n].copy()
-
-
-@compiled
-def hand_out(
-    blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: Records
-) -> None:
-    """Copy the packets of the rows ``at`` into ``out``, one after the other."""
-    for i in range(len(at)):
-        for k in range(offsets[i + 1] - offsets[i]):
-            out[offsets[i] + k] = blocks[at[i], k]
+    return free_count, n
 
 
 @compiled
 def let_go(
     rows: Records,
+    blocks: Records,
     index: npt.NDArray[np.int32],
+    wheel: npt.NDArray[np.int32],
     free: npt.NDArray[np.int32],
     free_count: int,
     due: Records,
     at: npt.NDArray[np.int32],
     sizes: npt.NDArray[np.int64],
+    looked: npt.NDArray[np.int32],
+    reached_ns: int,
+    watermark_ns: int,
+    width_ns: int,
+    max_wait_ns: int,
     depths: npt.NDArray[np.uint8],
     counts: npt.NDArray[np.int64],
 ) -> int:
-    """Free the rows of flows that will be final for certain; take the mark off the others."""
+    """Free the rows that are done with, and set the alarm of the others that were looked at.
+
+    Done with are due flows (``due``, ``at`` and ``sizes``, of :func:`flows.join_due.find_due`)
+    that will be final for certain, and all that began three waits before the watermark: packets
+    whose mark never came, and flows handed out whose answer never came back. Their collector, if
+    it still wants an answer, sends them again from the first packet. The mark is taken off other
+    due flows.
+
+    An alarm stands in the bucket of its time or, if that lies before ``reached_ns``, the
+    collector's furthest watermark, in the bucket of that one: the first that the next call visits.
+
+    Returns:
+        The free rows left.
+    """
     deepest = depths[len(depths) - 1]
     for i in range(len(at)):
         if due[i].over or sizes[i] >= deepest:
             counts[4] += 1
-            free_count = _release(rows, index, free, free_count, at[i])
+            free_count = _release(rows, index, wheel, free, free_count, at[i])
         else:
             rows[at[i]].next_tier = 255
+    for i in range(len(looked)):
+        r = looked[i]
+        if not rows[r].used:
+            continue
+        rows[r].listed = 0
+        if rows[r].touched_ns < watermark_ns - 3 * max_wait_ns:
+            if rows[r].admitted:
+                counts[6] += 1
+            else:
+                counts[5] += 1
+            free_count = _release(rows, index, wheel, free, free_count, r)
+            continue
+        alarm_ns = rows[r].touched_ns + 3 * max_wait_ns
+        if rows[r].next_tier != 255 and rows[r].present & np.uint64(1):
+            alarm_ns = min(alarm_ns, blocks[r, 0].time_ns + max_wait_ns)
+        rows[r].alarm_ns = alarm_ns
+        bucket = max(alarm_ns, reached_ns) // width_ns % len(wheel)
+        if rows[r].bucket != bucket:
+            _leave_wheel(rows, wheel, r)
+            _enter_wheel(rows, wheel, r, bucket)
+    return free_count
+
+
+@compiled
+def drop_all(
+    rows: Records,
+    index: npt.NDArray[np.int32],
+    wheel: npt.NDArray[np.int32],
+    free: npt.NDArray[np.int32],
+    free_count: int,
+    counts: npt.NDArray[np.int64],
+) -> int:
+    """Free all rows of the collector whose wheel this is; return the free rows left."""
+    for bucket in range(len(wheel)):
+        while wheel[bucket] >= 0:
+            row = wheel[bucket]
+            if rows[row].admitted:
+                counts[6] += 1
+            else:
+                counts[5] += 1
+            free_count = _release(rows, index, wheel, free, free_count, row)
     return free_count
 
 
@@ -286,29 +329,3 @@ def count_open(rows: Records) -> int:
         if rows[r].used and rows[r].admitted:
             n += 1
     return n
-
-
-@compiled
-def drop(
-    rows: Records,
-    index: npt.NDArray[np.int32],
-    free: npt.NDArray[np.int32],
-    free_count: int,
-    collector: int,
-    before_ns: int,
-    counts: npt.NDArray[np.int64],
-) -> int:
-    """Free a collector's rows that no tier awaits and that began before ``before_ns``.
-
-    These are packets whose mark never came, and flows handed out whose answer never came back:
-    their collector, if it still wants an answer, sends them again from the first packet.
-    """
-    for r in range(len(rows)):
-        row = rows[r]
-        if row.used and row.collector == collector and row.touched_ns < before_ns:
-            if row.admitted:
-                counts[6] += 1
-            else:
-                counts[5] += 1
-            free_count = _release(rows, index, free, free_count, r)
-    return free_count

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from benchmarks.cli import app as bench
 from flows.errors import ServeFlowError, SettingsError
 from serveflow_app import commands
 from serveflow_app.options import (
@@ -17,6 +18,7 @@ from serveflow_app.options import (
     Captures,
     Config,
     EffortOption,
+    GrpcPort,
     Json,
     LabelColumn,
     Labels,
@@ -44,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench)
 
 
 @app.command()
@@ -51,6 +54,7 @@ def serve(
     config: Config = None,
     host: Annotated[str | None, typer.Option(help="Address to serve on.")] = None,
     port: Port = None,
+    grpc_port: GrpcPort = None,
     trackers: Trackers = None,
     placement: Annotated[
         str | None,
@@ -61,17 +65,22 @@ def serve(
 ) -> None:
     """Run the service until Ctrl-C.
 
-    Serves HTTP on 127.0.0.1:8000 and Ray's dashboard on 127.0.0.1:8265.
+    Serves HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000 and Ray's dashboard on 127.0.0.1:8265.
     """
     options = {"trackers": trackers, "placement": placement, "bundle": bundle}
-    commands.serve(config, host, port, options, json_output)
+    commands.serve(config, host, (port, grpc_port), options, json_output)
 
 
 @app.command()
 def replay(
     captures: Captures,
     to: Annotated[
-        str, typer.Option(help="Address of the service.", envvar="SERVEFLOW_URL")
+        str,
+        typer.Option(
+            help="Address of the service: http://HOST:PORT or grpc://HOST:PORT, with /APPLICATION "
+            "behind it where gRPC has several.",
+            envvar="SERVEFLOW_URL",
+        ),
     ] = DEFAULT_URL,
     rate: Annotated[
         str,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -162,6 +164,68 @@ def test_the_flows_of_a_collector_that_has_gone_are_let_go_and_counted() -> None
     absorb(join, 1, collector="other")
     assert join.counters.flows_lost == 1
     assert join.open_flows == 0
+
+
+def test_a_flow_that_is_handed_out_and_never_heard_of_again_is_let_go_and_counted() -> None:
+    join = Join((1, 2, 3), 10.0)
+    absorb(join, 1, packet(1, 0, 1), packet(1, 1, 1), marks=marks(1, next_tier=1))
+    absorb(join, 31.0)
+    assert join.open_flows == 1
+    absorb(join, 31.001)
+    assert join.counters.flows_lost == 1
+    assert join.open_flows == 0
+
+
+def test_a_flow_marked_again_still_times_out() -> None:
+    join = Join((1, 2, 3), 10.0)
+    absorb(join, 1, packet(1, 0, 1), packet(1, 1, 1), marks=marks(1, next_tier=1))
+    assert not len(absorb(join, 2, marks=marks(1)).flows)
+    assert absorb(join, 12).flows["over_ns"].tolist() == [11 * S]
+
+
+def test_a_flow_marked_again_behind_its_deadline_is_due_at_once() -> None:
+    join = Join((1, 2, 3), 10.0)
+    absorb(join, 1, packet(1, 0, 1), packet(1, 1, 1), marks=marks(1, next_tier=1))
+    assert not len(absorb(join, 20).flows)
+    assert absorb(join, 20, marks=marks(1)).flows["over_ns"].tolist() == [11 * S]
+
+
+def test_a_watermark_that_goes_back_loses_nobody() -> None:
+    join = Join((1, 2, 3), 10.0)
+    absorb(join, 1, packet(1, 0, 1), packet(1, 1, 1), marks=marks(1, next_tier=1))
+    absorb(join, 20)
+    assert not len(absorb(join, 5, packet(2, 0, 2), marks=marks(1, 2)).flows)
+    assert absorb(join, 11.5).flows["flow_id"].tolist() == [1]
+    assert absorb(join, 20).flows["flow_id"].tolist() == [2]
+
+
+def test_a_watermark_may_jump_however_far() -> None:
+    join = Join(DEPTHS, 10.0)
+    starts_s = {flow: flow * 0.7 for flow in range(1, 200)}
+    first = [packet(flow, 0, start_s) for flow, start_s in starts_s.items()]
+    absorb(join, 0, *first, marks=marks(*starts_s))
+    due = absorb(join, 10.0**6)
+    assert sorted(due.flows["flow_id"].tolist()) == list(starts_s)
+
+
+def test_collectors_that_come_and_go_leave_nothing_behind() -> None:
+    now_s = [0.0]
+    join = Join(DEPTHS, 10.0, wall_clock=lambda: now_s[0])
+    tracemalloc.start()
+    try:
+        for turn in range(300):
+            now_s[0] += 61.0
+            name = f"edge-{turn}"
+            assert not len(absorb(join, 1, packet(1, 0, 1), marks=marks(1), collector=name).flows)
+            assert join.counters.packets_duplicate == 0
+            assert join.counters.flows_lost == turn
+            if turn == 10:
+                tracemalloc.reset_peak()
+                before, _ = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 1_000_000
 
 
 def test_growing_keeps_every_flow() -> None:
