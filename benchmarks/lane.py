@@ -17,7 +17,6 @@ from flows.errors import ServiceError
 from flows.ids import flow_ids, flow_numbers, slots_of
 from flows.packet import Records
 from flows.verdict import Reason
-from flows.wire import AWAY
 
 __all__ = ["Lane", "LoadClock", "Trial"]
 
@@ -208,9 +207,10 @@ class Lane:
             if int(trial.warm_up_s * _S) <= wall_ns < int(trial.load_s * _S):
                 self.packets += offered.packets
             try:
-                for verdicts, incarnations in self.transport.submit(offered.body):
+                for verdicts, notes in self.transport.submit(offered.body):
                     self._take(verdicts)
-                    self._compare(incarnations)
+                    self._compare(notes.get("trackers", {}))
+                    self._send_again(offered.numbers, notes.get("away", []))
             except ServiceError as error:
                 self._refused(offered, error)
             behind_ns = clock.wall_ns() - offered.until_ns
@@ -291,10 +291,13 @@ class Lane:
             if known == incarnation:
                 continue
             self._incarnations[tracker] = incarnation
-            if incarnation == AWAY:
-                continue  # when it is back
-            unsure = np.flatnonzero(self.state[: self.admitted] == FlowState.UNCERTAIN)
+            self._send_again(np.arange(self.admitted), [int(tracker)])
+
+    def _send_again(self, numbers: npt.NDArray[np.int64], trackers: list[int]) -> None:
+        """Send those of some flows again that are unsure and pinned to some trackers."""
+        if trackers:
+            unsure = numbers[self.state[numbers] == FlowState.UNCERTAIN]
             slots = slots_of(flow_ids(unsure.astype(np.uint64), self._seed))
-            lost = unsure[slots % self.trackers == int(tracker)]
+            lost = unsure[np.isin(slots % self.trackers, trackers)]
             self.resent += len(lost)
             self._feed.send_again(lost)

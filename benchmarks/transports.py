@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from collectors.sender import Part, read_parts
@@ -40,11 +40,11 @@ class Transport(Protocol):
             ServiceRefusedError: It answers, but not as a ServeFlow service.
         """
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, str]]]:
+    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Submit an encoded batch.
 
         Yields:
-            As the answer's parts come: ``VERDICT_DTYPE [n]``, and the trackers' incarnations.
+            As the answer's parts come: ``VERDICT_DTYPE [n]``, and the notes about the service.
 
         Raises:
             ServiceUnavailableError: It does not take the batch now, or the answer broke off.
@@ -87,12 +87,11 @@ class HttpTransport:
         except (WireError, ValueError) as error:
             raise ServiceRefusedError(f"{self._url} is no ServeFlow service: {error}") from None
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, str]]]:
+    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Post to ``/v1/batches``; see :meth:`Transport.submit`."""
         response = self._ask("POST", "/v1/batches", body)
         try:
-            for verdicts, notes in VerdictReader(response):
-                yield verdicts, notes.get("trackers", {})
+            yield from VerdictReader(response)
             response.read()  # the end of the chunks, so that the connection can be used again
         except (OSError, http.client.HTTPException, WireError) as error:
             self._connection.close()
@@ -153,11 +152,11 @@ class GrpcTransport:
         """Call ``GetSchema``; see :meth:`Transport.schema`."""
         return self._sender.schema()
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, str]]]:
+    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Call ``ClassifyBatchInParts``; see :meth:`Transport.submit`."""
         try:
             for part in self._sender.submit_encoded(bytes(body)):
-                yield part.verdicts, part.notes.get("trackers", {})
+                yield part.verdicts, part.notes
         except WireError as error:
             raise ServiceUnavailableError(f"{self._url}: {error}") from None
 

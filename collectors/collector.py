@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.ledger import Ledger
+from flows.ids import flow_ids, slots_of
 from flows.packet import Records
+from flows.records import taken
 from flows.service_schema import ServiceSchema
 from flows.table import FlowTable, FlowTimeouts
 from flows.verdict import Reason
-from flows.wire import AWAY, PacketBatch
+from flows.wire import PacketBatch
 
 __all__ = ["Collector", "CollectorSettings", "Outgoing", "Settled"]
 
@@ -34,11 +36,13 @@ class CollectorSettings:
         resend_after_s: How long (wall clock) a verdict may be overdue before the flow is sent
             again.
         timeouts: When a silent or long flow ends (capture time).
+        hold_s: How long (wall clock) what a tracker did not take is held before it is sent again.
     """
 
     max_batch_packets: int = 4096
     resend_after_s: float = 5.0
     timeouts: FlowTimeouts = field(default_factory=FlowTimeouts)
+    hold_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,15 @@ class Outgoing:
     flows: npt.NDArray[np.uint64]
     deadline_ns: int
     formed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A batch of which trackers did not take their rows."""
+
+    out: Outgoing
+    trackers: frozenset[int]
+    since_ns: int  # wall clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +120,8 @@ class Collector:
         self._clock_ns = 0
         self._in_flight: dict[int, Outgoing] = {}
         self._number = 0
+        self._away: dict[int, list[int]] = {}
+        self._held: list[_Held] = []
         self._incarnations: dict[str, str] = {}
         self._acknowledged_ns = 0
 
@@ -157,11 +172,12 @@ class Collector:
         """Form the next batch; it may have no rows, and then only moves the watermark."""
         formed = self.ledger.form(self._limit, self._clock_ns, now_ns)
         # A flow may only time out when all its packets are with the service. Where some are
-        # still queued or in flight, the watermark stays behind that flow's deadline.
+        # still queued, in flight or held, the watermark stays behind that flow's deadline.
         watermark_ns = min(
             self._clock_ns,
             formed.queued_deadline_ns,
             min((out.deadline_ns for out in self._in_flight.values()), default=self._clock_ns),
+            min((held.out.deadline_ns for held in self._held), default=self._clock_ns),
         )
         out = Outgoing(
             self._number,
@@ -183,16 +199,25 @@ class Collector:
             The flows that got their final verdict by it.
         """
         accepted, flows, entries = self.ledger.settle(verdicts)
-        final = verdicts[accepted]
+        final = taken(verdicts, accepted)
         timed_out = final["reason"] == Reason.TIMEOUT
         since_ns = np.where(timed_out, out.formed_ns, entries["asked_seen_ns"])
         queue_ns = np.maximum(now_ns - since_ns - final["infer_ns"], 0)
         self._compare_incarnations(notes.get("trackers", {}))
+        if notes.get("away"):
+            self._away[out.number] = notes["away"]
         return Settled(flows, final, queue_ns, entries["infer_ns"])
 
-    def acknowledge(self, out: Outgoing) -> None:
-        """Note that a batch has been answered to the end."""
+    def acknowledge(self, out: Outgoing, now_ns: int) -> None:
+        """Note that a batch has been answered to the end.
+
+        What trackers did not take of it is held, and sent again a little later.
+        """
         del self._in_flight[out.number]
+        away = self._away.pop(out.number, None)
+        if away is not None:
+            self._held.append(_Held(out, frozenset(away), now_ns))
+            return
         self._acknowledged_ns = max(self._acknowledged_ns, out.batch.watermark_ns)
 
     def fail(self, out: Outgoing) -> None:
@@ -201,19 +226,30 @@ class Collector:
         Nothing else is needed, since absorbing a packet twice changes nothing.
         """
         del self._in_flight[out.number]
+        self._away.pop(out.number, None)
         self.ledger.send_again(out.flows)
 
     def resend_overdue(self, now_ns: int) -> None:
-        """Send flows again whose verdict should have come but did not."""
+        """Send flows again whose verdict should have come but did not, and those that are held."""
+        since_ns = now_ns - int(self._settings.hold_s * 1e9)
+        for held in self._held:
+            if held.since_ns <= since_ns:
+                self.ledger.send_again(self._pinned(held.out.flows, held.trackers))
+        self._held = [held for held in self._held if held.since_ns > since_ns]
         before_ns = now_ns - int(self._settings.resend_after_s * 1e9)
         self.ledger.send_again(self.ledger.overdue(self._acknowledged_ns, before_ns))
+
+    def _pinned(
+        self, flows: npt.NDArray[np.uint64], trackers: frozenset[int]
+    ) -> npt.NDArray[np.uint64]:
+        """Return those flows (numbers) that are pinned to some trackers."""
+        tracker = slots_of(flow_ids(flows, self._seed)) % self._schema.trackers
+        return flows[np.isin(tracker, list(trackers))]
 
     def _compare_incarnations(self, trackers: dict[str, str]) -> None:
         for tracker, incarnation in trackers.items():
             known = self._incarnations.setdefault(tracker, incarnation)
             if known != incarnation:
                 self._incarnations[tracker] = incarnation
-                if incarnation == AWAY:
-                    continue  # its flows are sent again once it is back
                 lost = self.ledger.uncertain_of(int(tracker), self._schema.trackers)
                 self.ledger.send_again(lost)

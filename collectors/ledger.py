@@ -15,6 +15,7 @@ import numpy.typing as npt
 from collectors import ledger_kernels as kernels
 from flows.ids import flow_numbers
 from flows.packet import Records, packet_dtype
+from flows.records import copied, taken
 from flows.table import FLOW_DTYPE
 
 __all__ = ["Formed", "Ledger"]
@@ -130,7 +131,7 @@ class Ledger:
             clock_ns, self._max_wait_ns, now_ns, out, flows,
         )  # fmt: skip
         return Formed(
-            out[:rows].copy(),
+            copied(out[:rows]),
             flows[:written].copy(),
             int(written_ns + self._max_wait_ns),
             int(queued_ns + self._max_wait_ns),
@@ -151,8 +152,8 @@ class Ledger:
         self.settled += n
         accepted = accepted[:n]
         numbers = flow_numbers(verdicts["flow_id"][accepted], int(self._seed))
-        at = numbers & np.uint64(len(self._entries) - 1)
-        flows, entries = self._flows[at], self._entries[at]
+        at = (numbers & np.uint64(len(self._entries) - 1)).astype(np.int64)
+        flows, entries = taken(self._flows, at), taken(self._entries, at)
         self._base = kernels.advance_base(self._entries, self._base, self._end)
         return accepted, flows, entries
 

@@ -224,7 +224,7 @@ class Replay:
         elif event.error is None:
             self._failures = 0
             self._last_heard_ns = event.wall_ns
-            collector.acknowledge(event.out)
+            collector.acknowledge(event.out, event.wall_ns)
         elif isinstance(event.error, ServiceUnavailableError):
             collector.fail(event.out)
             self._last_error = event.error

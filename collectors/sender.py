@@ -35,7 +35,8 @@ class Part:
 
     Attributes:
         verdicts: ``VERDICT_DTYPE [n]``.
-        notes: What the service says of itself: ``trackers`` (incarnations by tracker).
+        notes: What the service says of itself: ``trackers`` (incarnations by tracker), and in an
+            answer's last part ``away`` (numbers of the trackers that did not take their rows).
         classes: Names of the labels.
         model_version: The bundle that judged.
     """

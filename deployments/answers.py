@@ -6,12 +6,15 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from deployments.dispatch import Dispatcher
-from deployments.protocols import CascadeSpec
+from deployments.protocols import CascadeSpec, TrackersAwayError
 from deployments.watchers import Watchers
 from flows.errors import BodyTooLargeError
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
+from flows.verdict import VERDICT_DTYPE
 from flows.wire import MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, decode_batch
 
 if TYPE_CHECKING:
@@ -97,8 +100,12 @@ class Answers:
         """Yield the pieces of one Arrow stream of verdicts: each part, then the stream's end."""
         writer = VerdictWriter(self.spec.classes, self.spec.model_version)
         async with aclosing(self.parts(batch)) as parts:
-            async for part in parts:
-                yield writer.part(part, self._notes())
+            try:
+                async for part in parts:
+                    yield writer.part(part, self._notes())
+            except TrackersAwayError as error:
+                none = np.empty(0, VERDICT_DTYPE)
+                yield writer.part(none, {**self._notes(), "away": sorted(error.trackers)})
         yield writer.end()
 
     def _notes(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flows.packet import Records
+from flows.records import picked
 from flows.verdict import Reason
 
 __all__ = ["DispatchCounters"]
@@ -41,11 +42,11 @@ class DispatchCounters:
         self.flows_sure += int(sure.sum())
         self.flows_escalated += int((~sure).sum())
         self.packets_applied += int(sure.sum())
-        self._count(verdicts[sure])
+        self._count(picked(verdicts, sure))
 
     def settled(self, verdicts: Records) -> None:
         """Count what the deeper tiers said, ``VERDICT_DTYPE [n]``."""
-        final = verdicts[verdicts["final"] == 1]
+        final = picked(verdicts, verdicts["final"] == 1)
         self.flows_settled += len(final)
         self._count(final)
 

@@ -18,6 +18,7 @@ from deployments.settling import Pace, Settling
 from deployments.verdicts import fast_verdicts, packets_of
 from flows.join import MARK_DTYPE
 from flows.packet import FlowEndReason, Records
+from flows.records import joined, picked, taken
 from flows.wire import PacketBatch, malformed_rows
 
 __all__ = ["Dispatcher"]
@@ -48,7 +49,7 @@ class Dispatcher:
 
     @property
     def incarnations(self) -> dict[int, str]:
-        """The latest incarnation of each tracker that was called, or ``flows.wire.AWAY``."""
+        """The latest incarnation of each tracker that has answered."""
         return self._settling.incarnations
 
     async def handle(self, batch: PacketBatch) -> AsyncIterator[Records]:
@@ -57,13 +58,16 @@ class Dispatcher:
         The first holds an answer for every flow whose first packet is in the batch, final or
         provisional; the others what the trackers and the deeper tiers settled. A part without
         verdicts says that ``incarnations`` has changed.
+
+        Raises:
+            TrackersAwayError: Trackers did not take their rows; all else has been yielded.
         """
         packets = self._admit(batch.packets)
         is_first = (packets["packet_index"] == 0) & (
             packets["flow_end_reason"] == FlowEndReason.NONE
         )
-        firsts = self._deduplicate(packets[is_first])
-        rest = packets[~is_first]
+        firsts = self._deduplicate(picked(packets, is_first))
+        rest = picked(packets, ~is_first)
         marks = np.empty(0, MARK_DTYPE)
         if len(firsts):
             try:
@@ -79,7 +83,7 @@ class Dispatcher:
             marks["flow_id"] = firsts["flow_id"][unsure]
             marks["next_tier"] = answers["next_tier"][unsure]
             rest = self._drop_settled(rest, firsts["flow_id"][~unsure])
-            rest = np.concatenate([firsts[unsure], rest])
+            rest = joined([picked(firsts, unsure), rest])
         async for settled in self._settling.begin(batch, rest, marks).parts():
             self.counters.settled(settled)
             yield settled
@@ -93,19 +97,19 @@ class Dispatcher:
         self.counters.packets_in += packets_of(packets)
         malformed = malformed_rows(packets)
         if malformed.any():
-            self.counters.packets_malformed += packets_of(packets[malformed])
-            packets = packets[~malformed]
+            self.counters.packets_malformed += packets_of(picked(packets, malformed))
+            packets = picked(packets, ~malformed)
         return packets
 
     def _deduplicate(self, firsts: Records) -> Records:
         _, at = np.unique(firsts["flow_id"], return_index=True)
         self.counters.packets_duplicate += len(firsts) - len(at)
-        return firsts[np.sort(at)]
+        return firsts if len(at) == len(firsts) else taken(firsts, np.sort(at))
 
     def _drop_settled(self, rest: Records, settled: npt.NDArray[np.uint64]) -> Records:
         """Leave out what belongs to flows that this batch has answered."""
         if not len(rest) or not len(settled):
             return rest
         keep = ~np.isin(rest["flow_id"], settled)
-        self.counters.packets_applied += packets_of(rest[~keep])
-        return rest[keep]
+        self.counters.packets_applied += packets_of(picked(rest, ~keep))
+        return picked(rest, keep)

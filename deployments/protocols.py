@@ -9,10 +9,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from flows.errors import ServiceUnavailableError
 from flows.join import Due
 from flows.packet import Records
 
-__all__ = ["Absorb", "Absorbed", "CascadeSpec", "FastTiers", "SlowTiers", "Tracker"]
+__all__ = [
+    "Absorb",
+    "Absorbed",
+    "CascadeSpec",
+    "FastTiers",
+    "SlowTiers",
+    "Tracker",
+    "TrackersAwayError",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,19 @@ class CascadeSpec:
     classes: tuple[str, ...]
     model_version: str
     needs_header: bool = False
+
+
+class TrackersAwayError(ServiceUnavailableError):
+    """Trackers did not take their rows of a batch; what the others had to say has been said.
+
+    Args:
+        trackers: Which ones.
+    """
+
+    def __init__(self, trackers: frozenset[int]) -> None:
+        names = ", ".join(map(str, sorted(trackers)))
+        super().__init__(f"no answer from FlowTracker {names}: send the batch again")
+        self.trackers = trackers
 
 
 class FastTiers(Protocol):

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 
+from deployments.protocols import TrackersAwayError
 from flows.packet import Records
+from flows.records import joined
 from flows.verdict import VERDICT_DTYPE
 
 __all__ = ["Settlement"]
@@ -21,6 +23,7 @@ class Settlement:
     def __init__(self) -> None:
         self._parts: list[Records] = []
         self._news = False
+        self._away: set[int] = set()
         self._error: BaseException | None = None
         self._shares = 0
         self._changed = asyncio.Event()
@@ -31,13 +34,14 @@ class Settlement:
         If there is news of trackers, at least one part comes, maybe without verdicts.
 
         Raises:
+            TrackersAwayError: Trackers did not take their rows; all else has been yielded.
             Exception: What the deeper tiers raised.
         """
         while self._shares or self._parts or self._error:
             await self._changed.wait()
             self._changed.clear()
             if self._parts:
-                found = np.concatenate(self._parts)
+                found = joined(self._parts)
                 self._parts.clear()
                 self._news = False
                 yield found
@@ -45,6 +49,8 @@ class Settlement:
                 raise self._error
         if self._news:
             yield _NO_VERDICTS
+        if self._away:
+            raise TrackersAwayError(frozenset(self._away))
 
     def opened(self) -> None:
         """Note that a share of it is on its way."""
@@ -64,6 +70,10 @@ class Settlement:
     def tell(self) -> None:
         """Note that there is news of trackers."""
         self._news = True
+
+    def refuse(self, tracker: int) -> None:
+        """Note that a tracker did not take its rows."""
+        self._away.add(tracker)
 
     def fail(self, error: BaseException) -> None:
         """Let it end with an error."""

@@ -21,7 +21,8 @@ from deployments.verdicts import deep_verdicts, packets_of
 from flows.ids import SLOTS, slots_of
 from flows.join import MARK_DTYPE, Due
 from flows.packet import Records
-from flows.wire import AWAY, PacketBatch
+from flows.records import joined, picked, taken
+from flows.wire import PacketBatch
 
 __all__ = ["Pace", "Settling"]
 
@@ -89,7 +90,7 @@ class Settling:
         counters: Gets packets by what became of them.
 
     Attributes:
-        incarnations: The latest one of each tracker, or :data:`flows.wire.AWAY`.
+        incarnations: The latest one of each tracker.
     """
 
     def __init__(
@@ -153,8 +154,8 @@ class Settling:
                 Absorb(
                     whose.collector,
                     whose.watermark_ns,
-                    packets[of_packets == t],
-                    marks[of_marks == t],
+                    picked(packets, of_packets == t),
+                    picked(marks, of_marks == t),
                     settled[of_settled == t],
                 ),
             )
@@ -226,12 +227,14 @@ class Settling:
         return found
 
     def _shed(self, lane: _Lane, shares: list[_Share]) -> None:
-        """Refuse rows: their collectors learn that the tracker is away, and send them again."""
-        for request, waiting in _by_collector(shares):
+        """Refuse rows: the answers to their batches say so, and collectors send them again."""
+        for share in shares:
+            request = share.request
             self._counters.packets_shed += packets_of(request.packets)
-            self._tell(lane, AWAY, request.collector, waiting)
-            for settlement in waiting:
-                settlement.closed()
+            if share.settlement is not None:
+                if len(request.packets) or len(request.marks):
+                    share.settlement.refuse(lane.number)
+                share.settlement.closed()
 
     def _tell(
         self, lane: _Lane, incarnation: str, collector: str, waiting: list[Settlement]
@@ -277,8 +280,8 @@ class Settling:
         for one in found:
             start, stop = stop, stop + len(one.due.flows)
             rows = np.arange(start, stop)
-            one.settlement.add(verdicts[rows])
-            asked = marks[rows[again[rows]]]
+            one.settlement.add(verdicts[start:stop])
+            asked = taken(marks, rows[again[rows]])
             done = marks["flow_id"][rows[kept[rows] & ~again[rows]]]
             if len(asked) or len(done):
                 # Where nobody waits for verdicts, nothing may time out.
@@ -303,8 +306,8 @@ def _by_collector(shares: list[_Share]) -> list[tuple[Absorb, list[Settlement]]]
             request = Absorb(
                 collector,
                 max(part.watermark_ns for part in parts),
-                np.concatenate([part.packets for part in parts]),
-                np.concatenate([part.marks for part in parts]),
+                joined([part.packets for part in parts]),
+                joined([part.marks for part in parts]),
                 np.concatenate([part.settled for part in parts]),
             )
         merged.append((request, [s.settlement for s in own if s.settlement is not None]))
@@ -318,7 +321,7 @@ def _joined(parts: list[Due]) -> Due:
     offsets = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=offsets[1:])
     return Due(
-        np.concatenate([part.flows for part in parts]),
-        np.concatenate([part.packets for part in parts]),
+        joined([part.flows for part in parts]),
+        joined([part.packets for part in parts]),
         offsets,
     )

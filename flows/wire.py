@@ -24,11 +24,11 @@ import pyarrow as pa
 from flows.arrow_header import batch_header
 from flows.errors import WireError, WireSchemaError
 from flows.packet import MAX_DEPTH, FlowEndReason, Records, packet_dtype
+from flows.records import column, joined
 from flows.verdict import VERDICT_DTYPE
 
 __all__ = [
     "ARROW_STREAM",
-    "AWAY",
     "MAX_BATCH_PACKETS",
     "PACKET_FORMAT",
     "PACKET_SCHEMA",
@@ -50,9 +50,6 @@ VERDICT_FORMAT = "serveflow.verdicts.v1"
 
 MAX_BATCH_PACKETS = 65_536
 """The most rows of one packet batch."""
-
-AWAY = ""
-"""Stands for a tracker's incarnation where it could not be told anything."""
 
 _MAX_TIME_NS = 1 << 62  # leaves room for adding waits without overflow; the year 2116
 _MAX_NAME = 128
@@ -105,7 +102,7 @@ class PacketBatch:
 
 
 def _to_arrow(records: Records, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [_to_column(np.ascontiguousarray(records[f.name]), f.type) for f in schema]
+    columns = [_to_column(np.ascontiguousarray(column(records, f.name)), f.type) for f in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -115,22 +112,20 @@ def _to_column(values: np.ndarray[Any, np.dtype[Any]], kind: pa.DataType) -> pa.
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _from_column(column: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+def _from_column(given: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
     if not _is_bytes(dtype):
-        values: np.ndarray[Any, np.dtype[Any]] = column.to_numpy(zero_copy_only=True)
+        values: np.ndarray[Any, np.dtype[Any]] = given.to_numpy(zero_copy_only=True)
         return values
-    data = column.buffers()[1]
-    if data is None:  # Arrow may leave an empty column without one
-        return np.zeros(len(column), dtype)
-    size = len(column) * dtype.itemsize
-    raw = np.frombuffer(data, np.uint8, size, column.offset * dtype.itemsize)
-    return raw.view(dtype) if dtype.names else raw.reshape(-1, dtype.itemsize)
+    data = given.buffers()[1] or b""  # Arrow may leave an empty column without one
+    size = len(given) * dtype.itemsize
+    raw = np.frombuffer(data, np.uint8, size, given.offset * dtype.itemsize)
+    return raw.view(f"V{dtype.itemsize}") if dtype.names else raw.reshape(-1, dtype.itemsize)
 
 
 def _from_arrow(batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
     out = np.zeros(batch.num_rows, dtype)
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        out[name] = _from_column(column, dtype[name])
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        column(out, name)[...] = _from_column(values, dtype[name])
     return out
 
 
@@ -181,7 +176,7 @@ def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> Pack
             parts.append(_from_arrow(part, dtype))
     except (pa.ArrowException, OSError, EOFError, StopIteration, ValueError) as error:
         raise WireError(f"not an Arrow IPC stream: {_first_line(error)}") from None
-    packets = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+    packets = parts[0] if len(parts) == 1 else joined([np.empty(0, dtype), *parts])
     return PacketBatch(collector, watermark_ns, packets)
 
 

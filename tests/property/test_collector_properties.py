@@ -17,13 +17,14 @@ from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
 from deployments.local import LocalTracker
-from deployments.protocols import Absorb, Absorbed
+from deployments.protocols import Absorb, Absorbed, TrackersAwayError
 from deployments.settling import Pace
 from flows.capture import CaptureReader
 from flows.join import Due
 from flows.packet import packet_dtype
 from flows.service_schema import ServiceSchema
 from flows.table import FlowTimeouts
+from flows.verdict import VERDICT_DTYPE
 from flows.wire import decode_batch, encode_batch
 
 S = 10**9
@@ -118,15 +119,23 @@ class Service:
         )  # fmt: skip
 
     def answer(self, out: Outgoing) -> list[tuple[np.ndarray, dict[str, Any]]]:
-        async def parts() -> list[np.ndarray]:
-            batch = decode_batch(encode_batch(out.batch), with_header=self.spec.needs_header)
-            found = [part async for part in self.dispatcher.handle(batch)]
-            await self.dispatcher.drain()
-            return found
+        found: list[tuple[np.ndarray, dict[str, Any]]] = []
 
-        verdicts = asyncio.run(parts())
-        notes = {"trackers": {str(t): i for t, i in self.dispatcher.incarnations.items()}}
-        return [(part, notes) for part in verdicts]
+        def notes() -> dict[str, Any]:
+            return {"trackers": {str(t): i for t, i in self.dispatcher.incarnations.items()}}
+
+        async def parts() -> None:
+            batch = decode_batch(encode_batch(out.batch), with_header=self.spec.needs_header)
+            try:
+                async for part in self.dispatcher.handle(batch):
+                    found.append((part, notes()))  # noqa: PERF401 (what came before an error counts)
+            except TrackersAwayError as error:
+                none = np.empty(0, VERDICT_DTYPE)
+                found.append((none, {**notes(), "away": sorted(error.trackers)}))
+            await self.dispatcher.drain()
+
+        asyncio.run(parts())
+        return found
 
 
 @dataclass
@@ -194,7 +203,7 @@ class Run:
         if fault == "half":
             collector.fail(out)
         else:
-            collector.acknowledge(out)
+            collector.acknowledge(out, now)
 
     def note(self, settled: Settled) -> None:
         for flow, verdict in zip(settled.flows, settled.verdicts, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ class FakeService:
     def schema(self) -> None:
         raise NotImplementedError
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, str]]]:
+    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
         packets = decode_batch(bytes(body)).packets
         self._rest.wait(self.delay_s)
         firsts = packets[packets["packet_index"] == 0]
@@ -194,7 +195,7 @@ def test_a_slow_service_cannot_hide_its_backlog(
 
 
 def test_a_refused_batch_ends_the_load(template: FlowTemplate, fake: type[FakeService]) -> None:
-    def refuse(self: FakeService, body: bytes) -> Iterator[tuple[Records, dict[str, str]]]:
+    def refuse(self: FakeService, body: bytes) -> Iterator[tuple[Records, dict[str, Any]]]:
         raise ServiceUnavailableError("busy: try again")
 
     fake.submit = refuse  # type: ignore[method-assign,assignment]
@@ -215,7 +216,7 @@ def test_a_load_goes_on_under_overload_when_told_so(
 
     def refuse_every_other(
         self: FakeService, body: bytes
-    ) -> Iterator[tuple[Records, dict[str, str]]]:
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         if next(turn) % 2:
             raise ServiceUnavailableError("busy: try again")
         yield from answer(self, body)
@@ -238,7 +239,7 @@ def test_flows_of_a_tracker_that_died_are_sent_again(
     forgotten: set[int] = set()
     lock = threading.Lock()
 
-    def forget_once(self: FakeService, body: bytes) -> Iterator[tuple[Records, dict[str, str]]]:
+    def forget_once(self: FakeService, body: bytes) -> Iterator[tuple[Records, dict[str, Any]]]:
         packets = decode_batch(bytes(body)).packets
         ids = packets["flow_id"][packets["packet_index"] == 0]
         with lock:
@@ -247,8 +248,8 @@ def test_flows_of_a_tracker_that_died_are_sent_again(
         verdicts = np.zeros(len(ids), VERDICT_DTYPE)
         verdicts["flow_id"] = ids
         verdicts["final"] = again
-        yield verdicts, {"0": "first" if not again.any() else "second"}
-        yield verdicts[:0], {"0": "third"}
+        yield verdicts, {"trackers": {"0": "first" if not again.any() else "second"}}
+        yield verdicts[:0], {"trackers": {"0": "third"}}
 
     fake.submit = forget_once  # type: ignore[method-assign,assignment]
     trial = Trial(1_000.0, 0.0, 0.4, spread=spread, batch_flows=50, drain_s=5.0)

@@ -12,12 +12,12 @@ import pytest
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
 from deployments.local import LocalTracker
-from deployments.protocols import Absorb, Absorbed
+from deployments.protocols import Absorb, Absorbed, TrackersAwayError
 from deployments.settling import Pace
 from flows.ids import SLOTS, slots_of
 from flows.join import Due
 from flows.packet import PACKET_DTYPE
-from flows.wire import AWAY, PacketBatch
+from flows.wire import PacketBatch
 
 S = 1_000_000_000
 DEPTH = FAKE_SPEC.depths[-1]
@@ -112,18 +112,22 @@ def test_a_tracker_that_hangs_holds_up_only_its_own_flows() -> None:
         hanging.hold = asyncio.Event()
         both = batch(packets(lost, *range(DEPTH)), packets(kept, *range(DEPTH)))
         final: list[set[int]] = []
-        async for part in service.handle(both):
-            if len(part):
+
+        async def read() -> None:
+            async for part in service.handle(both):
                 final.append(set(part["flow_id"][part["final"] == 1].tolist()))
-                # The other one's verdict does not wait for the timeout.
-                assert AWAY not in service.incarnations.values()
+                assert not service.counters.packets_shed, "verdicts do not wait for the timeout"
+
+        with pytest.raises(TrackersAwayError, match="FlowTracker 0") as raised:
+            await read()
+        assert raised.value.trackers == {0}
         assert final == [set(), {kept}]
-        assert service.incarnations[0] == AWAY
         assert service.counters.packets_shed == DEPTH
         assert service.counters.packets_applied == DEPTH
 
         calls = len(hanging.asked)
-        _, told = await answered(service, batch(packets(lost, 1)))
+        with pytest.raises(TrackersAwayError):
+            await answered(service, batch(packets(lost, 1)))
         assert len(hanging.asked) == calls, "it was called again though it is away"
         hanging.hold.set()
         await asyncio.sleep(0.06)

@@ -1,0 +1,59 @@
+"""Whole rows of record arrays, moved as bytes.
+
+numpy moves rows of a record type field by field, nested ones too: 50 times the cost of copying
+their bytes. These functions do the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.packet import Records
+
+__all__ = ["column", "copied", "joined", "picked", "taken"]
+
+
+def taken(records: Records, rows: npt.NDArray[np.intp]) -> Records:
+    """Return ``records[rows]``.
+
+    Args:
+        records: Any record type, ``[n]``.
+        rows: Indices from 0 to n - 1, ``[k]``.
+    """
+    return records.take(rows)
+
+
+def picked(records: Records, mask: npt.NDArray[np.bool_]) -> Records:
+    """Return ``records[mask]``, for any record type ``[n]`` and a bool ``[n]``."""
+    return records.take(np.flatnonzero(mask))
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """Return ``np.concatenate(parts)``, for one or more contiguous arrays of one record type."""
+    dtype = parts[0].dtype
+    return np.concatenate([_bytes(part) for part in parts]).view(dtype)
+
+
+def copied(records: Records) -> Records:
+    """Return ``records.copy()``, for a contiguous array of any record type."""
+    return _bytes(records).copy().view(records.dtype)
+
+
+def column(records: Records, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return ``records[name]`` as a view whose elements are moved as bytes if they are records."""
+    kind, start = records.dtype[name], records.dtype.fields[name][1]  # type: ignore[index] # a record type has fields
+    if kind.names is None:
+        return records[name]
+    whole = np.dtype(
+        {"names": [name], "formats": [f"V{kind.itemsize}"], "offsets": [start],
+         "itemsize": records.dtype.itemsize}
+    )  # fmt: skip
+    return records.view(whole)[name]
+
+
+def _bytes(records: Records) -> npt.NDArray[np.void]:
+    return records.view(f"V{records.dtype.itemsize}")
