@@ -122,7 +122,7 @@ def _outcome(trial: Trial, lanes: list[Lane], *, gave_up: bool) -> Outcome:
     return Outcome(
         trial=asdict(trial),
         flows=sum(s.stop - s.start for s in (lane.measured() for lane in lanes)),
-        new_flows_per_second=len(queue) / trial.seconds,
+        new_flows_per_second=len(first) / trial.seconds,
         answered_per_second=sum(lane.answered for lane in lanes) / trial.seconds,
         packets_per_second=sum(lane.packets for lane in lanes) / trial.seconds,
         batches=sum(lane.batches for lane in lanes),

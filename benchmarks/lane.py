@@ -251,18 +251,25 @@ class Lane:
         return slice(int(edges[0]), int(edges[1]))
 
     def delays_ns(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return what the service took of each measured flow that has its final verdict.
+        """Return what the service took of flows that have their final verdict.
 
         Returns:
-            From when the flow's first packet was due to its first answer, and from when the last
-            packet that its final verdict had to wait for was due to that verdict; int64 ``[n]``
-            each. Both count from when packets were due, not from when they could be sent.
+            From when a flow's first packet was due to its first answer, of flows that begin within
+            the measured time; and from when the last packet that its final verdict had to wait for
+            was due to that verdict, of flows of which that is within the measured time. Int64
+            ``[n]`` and ``[m]``. Both count from when packets were due, not from when they could be
+            sent.
         """
-        measured = self.measured()
-        final = np.flatnonzero(self.state[measured] == FlowState.FINAL) + measured.start
+        final = np.flatnonzero(self.state[: self.admitted] == FlowState.FINAL)
         starts_ns = self.pace.starts_ns(final)
         due_ns = self.clock.wall_of(starts_ns + self._wait_ns[final])
-        return self._first_ns[final] - starts_ns, self._final_ns[final] - due_ns
+        begin_ns, end_ns = int(self.trial.warm_up_s * _S), int(self.trial.load_s * _S)
+        begins = (starts_ns >= begin_ns) & (starts_ns < end_ns)
+        due = (due_ns >= begin_ns) & (due_ns < end_ns)
+        return (
+            (self._first_ns[final] - starts_ns)[begins],
+            (self._final_ns[final] - due_ns)[due],
+        )
 
     def _take(self, verdicts: Records) -> None:
         now_ns = self.clock.wall_ns()
