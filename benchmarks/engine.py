@@ -133,7 +133,7 @@ def _round(
         answered.update(dict(zip(tiers.tolist(), counts.tolist(), strict=True)))
 
     sender = LocalSender(cascade)
-    settings = ReplaySettings(max_in_flight=1, batch_delay_s=0.0)
+    settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
     begin_s = time.perf_counter()
     seen = play(source, sender, settings, on_settled)
     found["file_to_verdicts"] = (time.perf_counter() - begin_s) / seen * 1e6

@@ -32,7 +32,8 @@ class ReplaySettings:
 
     Attributes:
         speed: Multiple of capture speed; None: as fast as the service takes it.
-        max_in_flight: Batches on their way at a time.
+        max_in_flight: Batches at a time of which no part of the answer has come.
+        max_open: Batches at a time of which the answer has not ended.
         batch_delay_s: Least time between two batches, so that small ones grow.
         tick_s: A quiet wire still moves the watermark so often.
         give_up_after_s: How long the service may be away before the replay fails.
@@ -41,6 +42,7 @@ class ReplaySettings:
 
     speed: float | None = None
     max_in_flight: int = 2
+    max_open: int = 16
     batch_delay_s: float = 0.005
     tick_s: float = 0.25
     give_up_after_s: float = 30.0
@@ -111,7 +113,8 @@ class Replay:
         self._schema: ServiceSchema = sender.schema()
         warm_up(with_header=self._schema.header)
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="sender")
+        self._pool = ThreadPoolExecutor(settings.max_open, thread_name_prefix="sender")
+        self._unanswered: set[int] = set()
         self._last_send_ns = 0
         self._last_heard_ns = 0
         self._last_check_ns = 0
@@ -208,12 +211,13 @@ class Replay:
 
     def _wait_s(self, collector: Collector, wait_s: float) -> float:
         """Wait no longer than until the next batch may go."""
-        if collector.has_work and collector.in_flight < self._settings.max_in_flight:
+        if collector.has_work and self._may_send(collector):
             next_ns = self._last_send_ns + int(self._settings.batch_delay_s * _NS)
             return min(wait_s, max(next_ns - time.monotonic_ns(), 0) / _NS)
         return wait_s
 
     def _take(self, collector: Collector, path: Path, event: _Event) -> None:
+        self._unanswered.discard(event.out.number)
         if event.part is not None:
             self._last_heard_ns = event.wall_ns
             settled = collector.receive(
@@ -246,14 +250,24 @@ class Replay:
         if now_ns - self._last_check_ns > _NS:
             self._last_check_ns = now_ns
             collector.resend_overdue(now_ns)
-        while collector.in_flight < self._settings.max_in_flight and now_ns >= self._retry_at_ns:
+        while self._may_send(collector) and now_ns >= self._retry_at_ns:
             since_s = (now_ns - self._last_send_ns) / _NS
             grown = since_s >= self._settings.batch_delay_s or hurry or collector.lags_behind
             tick = since_s >= self._settings.tick_s and collector.open_flows > 0
             if not ((collector.has_work and grown) or tick):
                 return
             self._last_send_ns = now_ns
-            self._pool.submit(self._submit, collector.next_batch(now_ns))
+            out = collector.next_batch(now_ns)
+            self._unanswered.add(out.number)
+            self._pool.submit(self._submit, out)
+
+    def _may_send(self, collector: Collector) -> bool:
+        """Tell whether the service keeps up: verdicts on packet 1 come long before the others."""
+        settings = self._settings
+        return (
+            len(self._unanswered) < settings.max_in_flight
+            and collector.in_flight < settings.max_open
+        )
 
     def _submit(self, out: Outgoing) -> None:
         """Run in a thread of the pool: take one batch to the service, the answer to the queue."""

@@ -130,7 +130,7 @@ class HttpSender:
         connections: Requests that may be open at a time.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, connections: int = 8) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 30.0, connections: int = 16) -> None:
         self._url = url.rstrip("/")
         self._client = httpx.Client(
             base_url=self._url,

@@ -19,6 +19,7 @@ from deployments.verdicts import fast_verdicts, packets_of
 from flows.join import MARK_DTYPE
 from flows.packet import FlowEndReason, Records
 from flows.records import joined, picked, taken
+from flows.verdict import VERDICT_DTYPE
 from flows.wire import PacketBatch, malformed_rows
 
 __all__ = ["Dispatcher"]
@@ -55,9 +56,9 @@ class Dispatcher:
     async def handle(self, batch: PacketBatch) -> AsyncIterator[Records]:
         """Yield the verdicts on ``batch``, ``VERDICT_DTYPE [n]``, part by part.
 
-        The first holds an answer for every flow whose first packet is in the batch, final or
-        provisional; the others what the trackers and the deeper tiers settled. A part without
-        verdicts says that ``incarnations`` has changed.
+        The first leaves at once and holds an answer for every flow whose first packet is in the
+        batch, final or provisional; the others what the trackers and the deeper tiers settled. A
+        later part without verdicts says that ``incarnations`` has changed.
 
         Raises:
             TrackersAwayError: Trackers did not take their rows; all else has been yielded.
@@ -84,6 +85,8 @@ class Dispatcher:
             marks["next_tier"] = answers["next_tier"][unsure]
             rest = self._drop_settled(rest, firsts["flow_id"][~unsure])
             rest = joined([picked(firsts, unsure), rest])
+        else:
+            yield np.empty(0, VERDICT_DTYPE)  # so that the collector knows that it may send on
         async for settled in self._settling.begin(batch, rest, marks).parts():
             self.counters.settled(settled)
             yield settled

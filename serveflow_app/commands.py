@@ -116,7 +116,7 @@ def classify(
 
     sender = LocalSender(load_cascade(bundle_folder(bundle)), trackers)
     # One batch at a time: the dispatcher runs in the thread that submits.
-    settings = ReplaySettings(max_in_flight=1, batch_delay_s=0.0)
+    settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
     try:
         run = run_replay(
             capture_files(captures), sender, settings, out=out, labels=_label_book(labels)

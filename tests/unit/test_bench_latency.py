@@ -62,7 +62,7 @@ def test_the_contenders_are_the_cascade_and_its_two_ends(
         sender = LocalSender(cascade)
         times = FlowTimes(round_trip_ms=0.0)
         overlay = Overlay(recorded, 500.0, 1.0, 1.0)
-        settings = ReplaySettings(max_in_flight=1, batch_delay_s=0.0)
+        settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
         flows = play(overlay, TimedSender(sender), settings, times.add)
         sender.close()
         figures = times.figures()

@@ -84,7 +84,7 @@ def verdicts(contents: BundleContents, path: Path) -> dict[int, tuple[Any, ...]]
             found[int(flow["flow_number"])] = verdict[names].item()
 
     sender = WireSender(Cascade(contents), trackers=2)
-    replay = Replay(sender, ReplaySettings(batch_delay_s=0.0, max_in_flight=1), note)
+    replay = Replay(sender, ReplaySettings(batch_delay_s=0.0, max_open=1), note)
     try:
         outcome = replay.run(path)
     finally:
