@@ -41,7 +41,7 @@ class ReplaySettings:
     """
 
     speed: float | None = None
-    max_in_flight: int = 2
+    max_in_flight: int = 1
     max_open: int = 16
     batch_delay_s: float = 0.005
     tick_s: float = 0.25

@@ -60,7 +60,7 @@ class AppArgs(BaseModel):
             description="Least time between two calls to a tracker; what comes meanwhile shares "
             "one. Verdicts on packet 1 do not wait for it.",
         ),
-    ] = 0.02
+    ] = 0.05
     max_body_bytes: Annotated[
         int, Field(ge=1024, description="The most bytes of one submitted body.")
     ] = 16 * 1024 * 1024
