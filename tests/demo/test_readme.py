@@ -39,6 +39,7 @@ def environment(port: int) -> dict[str, str]:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SERVEFLOW_PORT": str(port),
+        "SERVEFLOW_GRPC_PORT": str(free_port()),
         "SERVEFLOW_URL": f"http://127.0.0.1:{port}",
     }
 
