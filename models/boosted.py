@@ -52,9 +52,9 @@ class BoostedSettings:
         seed: Makes it repeatable.
     """
 
-    rounds: int = 100
+    rounds: int = 60
     patience: int = 10
-    learning_rate: float = 0.1
+    learning_rate: float = 0.15
     leaves: int = 31
     min_leaf: int = 3
     min_hessian: float = 0.5

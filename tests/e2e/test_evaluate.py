@@ -100,7 +100,7 @@ def test_people_get_tables(bundle: Path, test_runs: Path) -> None:
         "oracle",
         "idle timeout",
         "bittorrent",
-        "extra-trees-60@10",
+        "extra-trees-20@1",
     ):
         assert word in done.stderr
     assert "{" not in done.stderr
