@@ -24,6 +24,8 @@ from flows.service_schema import ServiceSchema
 __all__ = ["CaptureOutcome", "Replay", "ReplaySettings"]
 
 _NS = 1_000_000_000
+_LOOK_S = 0.0005  # least time between two looks for packets that are due
+_REST_S = 0.02  # the same while an answer is awaited, which ends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class ReplaySettings:
 
     speed: float | None = None
     max_in_flight: int = 1
-    max_open: int = 16
+    max_open: int = 32
     batch_delay_s: float = 0.005
     tick_s: float = 0.25
     give_up_after_s: float = 30.0
@@ -180,23 +182,29 @@ class Replay:
                 first_ns = int(times[0])
             due_ns = start_ns + ((times - first_ns) / speed).astype(np.int64)
             at = 0
-            while at < n:
+            while True:
                 now_ns = time.monotonic_ns()
                 until = int(np.searchsorted(due_ns, now_ns, side="right"))
                 if until > at:
                     yield chunk.packets[at:until], chunk.endpoints[at:until], due_ns[at:until]
                     at = until
-                    continue
+                if at == n:
+                    break
                 clock_ns = first_ns + int((now_ns - start_ns) * speed)
                 collector.advance(min(clock_ns, int(times[at])), now_ns)
-                wait_s = min((int(due_ns[at]) - now_ns) / _NS, self._settings.tick_s)
-                self._pump(collector, reader.path, wait_s)
+                self._send(collector)
+                self._hear(collector, reader.path, self._rest_s(collector, int(due_ns[at])))
 
     def _pump(
         self, collector: Collector, path: Path, wait_s: float, *, hurry: bool = False
     ) -> None:
         """Take answers in, waiting up to ``wait_s`` for one, and send what is to be sent."""
         self._send(collector, hurry)
+        self._hear(collector, path, wait_s)
+        self._send(collector, hurry)
+
+    def _hear(self, collector: Collector, path: Path, wait_s: float) -> None:
+        """Take answers in, waiting up to ``wait_s`` for one."""
         block = wait_s > 0
         while True:
             try:
@@ -206,15 +214,28 @@ class Replay:
                 break
             block = False
             self._take(collector, path, event)
-        self._send(collector, hurry)
         self._on_progress(collector)
 
     def _wait_s(self, collector: Collector, wait_s: float) -> float:
         """Wait no longer than until the next batch may go."""
         if collector.has_work and self._may_send(collector):
-            next_ns = self._last_send_ns + int(self._settings.batch_delay_s * _NS)
-            return min(wait_s, max(next_ns - time.monotonic_ns(), 0) / _NS)
+            return min(wait_s, self._until_send_s())
         return wait_s
+
+    def _rest_s(self, collector: Collector, due_ns: int) -> float:
+        """Return how long packets may be left where they are.
+
+        To take them in one by one costs far more than many at once, and before the next batch may
+        go none of them is needed.
+        """
+        if not self._may_send(collector):
+            return _REST_S
+        until_due_s = max(due_ns - time.monotonic_ns(), 0) / _NS
+        return min(max(until_due_s, self._until_send_s(), _LOOK_S), self._settings.tick_s)
+
+    def _until_send_s(self) -> float:
+        next_ns = self._last_send_ns + int(self._settings.batch_delay_s * _NS)
+        return max(next_ns - time.monotonic_ns(), 0) / _NS
 
     def _take(self, collector: Collector, path: Path, event: _Event) -> None:
         self._unanswered.discard(event.out.number)
@@ -245,7 +266,7 @@ class Replay:
             collector.fail(event.out)
             raise event.error
 
-    def _send(self, collector: Collector, hurry: bool) -> None:
+    def _send(self, collector: Collector, hurry: bool = False) -> None:
         now_ns = time.monotonic_ns()
         if now_ns - self._last_check_ns > _NS:
             self._last_check_ns = now_ns

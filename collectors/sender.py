@@ -9,10 +9,12 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Protocol
 
-import httpx
+import urllib3
+from urllib3.exceptions import HTTPError, LocationValueError
 
 from flows.errors import (
     ServiceRefusedError,
@@ -26,7 +28,11 @@ from flows.wire import ARROW_STREAM, PacketBatch, VerdictReader, encode_batch
 
 __all__ = ["HttpSender", "Part", "Sender", "open_sender", "read_parts"]
 
+_OK = 200
 _OVERLOADED = 429
+_ERRORS = 500  # and above: the service's own
+_CHUNK_BYTES = 64 * 1024
+_HEADERS = {"content-type": ARROW_STREAM, "accept": ARROW_STREAM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,15 @@ def read_parts(chunks: Iterator[bytes]) -> Iterator[Part]:
     """Read the answer to a batch, part by part, as its bytes come.
 
     Raises:
-        WireError: It is no verdict stream, or it ends before its end mark.
+        WireError: It is no verdict stream, it ends before its end mark, or goes on after it.
     """
     # Buffered, because Arrow takes a short read for the end.
     reader = VerdictReader(io.BufferedReader(_Body(chunks)))
     for verdicts, notes in reader:
         yield Part(verdicts, notes, reader.classes, reader.model_version)
+    # Read to its very end, or the connection could not be used again.
+    if any(chunks):
+        raise WireError("the answer goes on after its end mark")
 
 
 def open_sender(url: str) -> Sender:
@@ -128,52 +137,60 @@ class HttpSender:
         url: The service's base address, such as ``http://127.0.0.1:8000``.
         timeout_s: How long the service may be silent within one request.
         connections: Requests that may be open at a time.
+
+    Raises:
+        SettingsError: The address is not one for HTTP.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, connections: int = 16) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 30.0, connections: int = 32) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise SettingsError(f"{url}: give an address such as http://127.0.0.1:8000")
         self._url = url.rstrip("/")
-        self._client = httpx.Client(
-            base_url=self._url,
-            timeout=httpx.Timeout(timeout_s, connect=5.0),
-            limits=httpx.Limits(max_connections=connections),
-            trust_env=False,  # a proxy meant for browsers must not see packet batches
+        # Not by the environment's proxies: one meant for browsers must not see packet batches.
+        self._pool = urllib3.PoolManager(
+            maxsize=connections,
+            timeout=urllib3.Timeout(connect=5.0, read=timeout_s),
+            retries=False,  # whether and when to send again is the collector's to say
         )
 
     def schema(self) -> ServiceSchema:
         """Ask ``GET /v1/schema``; see :meth:`Sender.schema`."""
         try:
-            response = self._client.get("/v1/schema")
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ServiceRefusedError(f"{self._url}: {error}") from None
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from None
-        self._check(response)
-        try:
+            response = self._pool.request("GET", f"{self._url}/v1/schema")
+            self._check(response.status, response.data)
             return ServiceSchema.from_dict(response.json())
+        except LocationValueError as error:
+            raise ServiceRefusedError(f"{self._url}: {error}") from None
+        except HTTPError as error:
+            raise self._unreachable(error) from None
         except (WireError, ValueError) as error:
             raise ServiceRefusedError(f"{self._url} is no ServeFlow service: {error}") from None
 
     def submit(self, batch: PacketBatch) -> Iterator[Part]:
         """Post to ``/v1/batches``; see :meth:`Sender.submit`."""
         try:
-            with self._client.stream(
+            response = self._pool.request(
                 "POST",
-                "/v1/batches",
-                content=encode_batch(batch),
-                headers={"content-type": ARROW_STREAM, "accept": ARROW_STREAM},
-            ) as response:
-                if response.status_code != httpx.codes.OK:
-                    response.read()
-                    self._check(response)
-                yield from read_parts(response.iter_raw())
-        except httpx.TransportError as error:
+                f"{self._url}/v1/batches",
+                body=encode_batch(batch),
+                headers=_HEADERS,
+                preload_content=False,
+            )
+            try:
+                if response.status != _OK:
+                    self._check(response.status, response.data)
+                yield from read_parts(response.stream(_CHUNK_BYTES))
+                response.release_conn()
+            finally:
+                response.close()  # unless read to its end: the rest must not meet the next batch
+        except HTTPError as error:
             raise self._unreachable(error) from None
         except WireError as error:
             raise ServiceUnavailableError(f"{self._url}: {error}") from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._pool.clear()
 
     def __enter__(self) -> HttpSender:
         return self
@@ -186,27 +203,28 @@ class HttpSender:
     ) -> None:
         self.close()
 
-    def _check(self, response: httpx.Response) -> None:
+    def _check(self, status: int, body: bytes) -> None:
         """Raise what an answer other than 200 means."""
-        code = response.status_code
-        if code == httpx.codes.OK:
+        if status == _OK:
             return
-        said = f"{self._url} answered {code}: {_problem(response)}"
-        if code >= httpx.codes.INTERNAL_SERVER_ERROR or code == _OVERLOADED:
+        said = f"{self._url} answered {status}: {_problem(status, body)}"
+        if status >= _ERRORS or status == _OVERLOADED:
             raise ServiceUnavailableError(said)
         raise ServiceRefusedError(said)
 
-    def _unreachable(self, error: httpx.TransportError) -> ServiceUnavailableError:
+    def _unreachable(self, error: HTTPError) -> ServiceUnavailableError:
+        # urllib3 says first which connection it was, which the address says already.
+        said = str(error).rpartition("): ")[2] or type(error).__name__
         return ServiceUnavailableError(
-            f"{self._url}: {error or type(error).__name__}. "
-            "Is the service running (serveflow serve) and the address right?"
+            f"{self._url}: {said}. Is the service running (serveflow serve) and the address right?"
         )
 
 
-def _problem(response: httpx.Response) -> str:
+def _problem(status: int, body: bytes) -> str:
     """Return what a problem+json body (RFC 9457) says, or the body's beginning."""
     try:
-        problem = response.json()
+        problem = json.loads(body)
         return str(problem.get("detail") or problem.get("title"))
-    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
-        return response.text[:200].strip() or response.reason_phrase
+    except (ValueError, AttributeError):
+        text = body[:200].decode(errors="replace").strip()
+        return text or HTTPStatus(status).phrase

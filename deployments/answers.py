@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,25 @@ from flows.wire import MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, decode_bat
 if TYPE_CHECKING:
     from deployments.metrics import Metrics  # Ray, which tests of this module do without
 
-__all__ = ["Answers", "too_large"]
+__all__ = ["Answers", "Piece", "too_large"]
 
 
 def too_large(limit: int) -> BodyTooLargeError:
     """Return the error that refuses a body of over ``limit`` bytes."""
     return BodyTooLargeError(f"the body is over {limit:,} bytes: send smaller batches")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of an encoded answer.
+
+    Attributes:
+        data: Its bytes.
+        last: Whether the answer ends with it.
+    """
+
+    data: bytes
+    last: bool = False
 
 
 class Answers:
@@ -94,19 +108,20 @@ class Answers:
                 self.watchers.publish(batch.collector, part)
                 yield part
         finally:
-            self._metrics.counters(self._dispatcher.counters)
+            self._metrics.changed()
 
-    async def encoded(self, batch: PacketBatch) -> AsyncGenerator[bytes, None]:
+    async def encoded(self, batch: PacketBatch) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of one Arrow stream of verdicts: each part, then the stream's end."""
         writer = VerdictWriter(self.spec.classes, self.spec.model_version)
+        last = b""
         async with aclosing(self.parts(batch)) as parts:
             try:
                 async for part in parts:
-                    yield writer.part(part, self._notes())
+                    yield Piece(writer.part(part, self._notes()))
             except TrackersAwayError as error:
                 none = np.empty(0, VERDICT_DTYPE)
-                yield writer.part(none, {**self._notes(), "away": sorted(error.trackers)})
-        yield writer.end()
+                last = writer.part(none, {**self._notes(), "away": sorted(error.trackers)})
+        yield Piece(last + writer.end(), last=True)
 
     def _notes(self) -> dict[str, Any]:
         return {"trackers": {str(t): i for t, i in self._dispatcher.incarnations.items()}}

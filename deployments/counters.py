@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,32 +32,40 @@ class DispatchCounters:
     flows_sure: int = 0
     flows_escalated: int = 0
     flows_settled: int = 0
-    verdicts_by_tier: dict[int, int] = field(default_factory=dict)
-    verdicts_by_reason: dict[str, int] = field(default_factory=dict)
+    finals: dict[tuple[int, Reason], int] = field(default_factory=dict)  # by tier and reason
 
     def fast(self, verdicts: Records) -> None:
         """Count what the fast tiers said, ``VERDICT_DTYPE [n]``."""
-        sure = verdicts["final"] == 1
+        sure = self._count(verdicts)
         self.flows_admitted += len(verdicts)
-        self.flows_sure += int(sure.sum())
-        self.flows_escalated += int((~sure).sum())
-        self.packets_applied += int(sure.sum())
-        self._count(picked(verdicts, sure))
+        self.flows_sure += sure
+        self.flows_escalated += len(verdicts) - sure
+        self.packets_applied += sure
 
     def settled(self, verdicts: Records) -> None:
         """Count what the deeper tiers said, ``VERDICT_DTYPE [n]``."""
-        final = picked(verdicts, verdicts["final"] == 1)
-        self.flows_settled += len(final)
-        self._count(final)
+        self.flows_settled += self._count(verdicts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counters by name."""
-        return asdict(self)
+        """Return the counters by name; final verdicts by tier, and by reason."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        by_tier: dict[int, int] = {}
+        by_reason: dict[str, int] = {}
+        for (tier, reason), n in found.pop("finals").items():
+            by_tier[tier] = by_tier.get(tier, 0) + n
+            by_reason[reason.text] = by_reason.get(reason.text, 0) + n
+        return {**found, "verdicts_by_tier": by_tier, "verdicts_by_reason": by_reason}
 
-    def _count(self, final: Records) -> None:
-        for tier, n in zip(*np.unique(final["tier"], return_counts=True), strict=True):
-            by_tier = self.verdicts_by_tier
-            by_tier[int(tier)] = by_tier.get(int(tier), 0) + int(n)
-        for reason, n in zip(*np.unique(final["reason"], return_counts=True), strict=True):
-            by_reason = self.verdicts_by_reason
-            by_reason[Reason(reason).text] = by_reason.get(Reason(reason).text, 0) + int(n)
+    def copy(self) -> DispatchCounters:
+        """Return the counters as they are now."""
+        return replace(self, finals=dict(self.finals))
+
+    def _count(self, verdicts: Records) -> int:
+        """Count the final ones, and return how many they are."""
+        final = picked(verdicts, verdicts["final"] == 1)
+        kinds = np.bincount(final["tier"] * np.int64(len(Reason)) + final["reason"])
+        for kind in np.flatnonzero(kinds).tolist():
+            tier, reason = divmod(kind, len(Reason))
+            key = tier, Reason(reason)
+            self.finals[key] = self.finals.get(key, 0) + int(kinds[kind])
+        return len(final)

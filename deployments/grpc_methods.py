@@ -52,7 +52,7 @@ class GrpcMethods:
         """Answer a batch in one piece."""
         with telling(grpc_context):
             batch = self.answers.read(request.packets)
-            pieces = [piece async for piece in self.answers.encoded(batch)]
+            pieces = [piece.data async for piece in self.answers.encoded(batch)]
             return ClassifyBatchResponse(verdicts=b"".join(pieces))
 
     async def ClassifyBatchInParts(  # noqa: N802
@@ -62,7 +62,7 @@ class GrpcMethods:
         with telling(grpc_context):
             async with aclosing(self.answers.encoded(self.answers.read(request.packets))) as pieces:
                 async for piece in pieces:
-                    yield ClassifyBatchInPartsResponse(verdicts=piece)
+                    yield ClassifyBatchInPartsResponse(verdicts=piece.data)
 
     async def StreamVerdicts(  # noqa: N802
         self, request: StreamVerdictsRequest, grpc_context: StatusContext

@@ -25,34 +25,35 @@ class HandleFastTiers:
     """FastModel behind its handle."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._handle = _by_value(handle)
+        self._answer = _by_value(handle).answer
 
     async def answer(self, packets: Records) -> Records:
         """Judge first packets; see :class:`deployments.protocols.FastTiers`."""
-        return cast(Records, await self._handle.answer.remote(packets))
+        return cast(Records, await self._answer.remote(packets))
 
 
 class HandleSlowTiers:
     """SlowModel behind its handle."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._handle = _by_value(handle)
+        self._answer = _by_value(handle).answer
 
     async def answer(self, due: Due) -> Records:
         """Judge the due flows; see :class:`deployments.protocols.SlowTiers`."""
-        return cast(Records, await self._handle.answer.remote(due))
+        return cast(Records, await self._answer.remote(due))
 
 
 class HandleTracker:
     """One FlowTracker behind its handle."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._handle = _by_value(handle)
+        by_value = _by_value(handle)
+        self._absorb, self._status = by_value.absorb, by_value.status
 
     async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
         """Take packets and marks in; see :class:`deployments.protocols.Tracker`."""
-        return cast(list[Absorbed], await self._handle.absorb.remote(requests))
+        return cast(list[Absorbed], await self._absorb.remote(requests))
 
     async def status(self) -> dict[str, Any]:
         """Return the tracker's incarnation and its conservation counters."""
-        return cast("dict[str, Any]", await self._handle.status.remote())
+        return cast("dict[str, Any]", await self._status.remote())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 
 import numpy as np
 from ray.serve import metrics
@@ -10,25 +10,32 @@ from ray.serve import metrics
 from deployments.counters import DispatchCounters
 from deployments.protocols import CascadeSpec
 from flows.packet import Records
-from flows.verdict import Reason
+from flows.records import joined, picked
+from flows.verdict import VERDICT_DTYPE
 
 __all__ = ["Metrics"]
 
-_EVERY_S = 0.5  # counters are published so often at most
+_EVERY_S = 0.5
+_QUANTILES = np.linspace(0.05, 0.95, 10)
 _BOUNDARIES_S = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
 
 class Metrics:
     """Counters and histograms of one Router replica.
 
+    To record one value with Ray costs some 20 µs, so what is counted is published now and then.
+
     Args:
         spec: The bundle's cascade, for the tiers' names.
+        counters: What the dispatcher counts.
     """
 
-    def __init__(self, spec: CascadeSpec) -> None:
+    def __init__(self, spec: CascadeSpec, counters: DispatchCounters) -> None:
         self._tiers = spec.tiers
-        self._published = DispatchCounters()
-        self._published_at_s = 0.0
+        self._counters = counters
+        self._published = counters.copy()
+        self._timer: asyncio.TimerHandle | None = None
+        self._finals: list[Records] = []
         self._flows = metrics.Counter(
             "serveflow_flows_total", description="Flows whose first packet was judged."
         )
@@ -47,40 +54,45 @@ class Metrics:
         )
         self._wait = metrics.Histogram(
             "serveflow_wait_seconds",
-            description="Capture time that a final verdict had to wait for packets, mean per part.",
+            description="Capture time that final verdicts had to wait for packets; quantiles of "
+            "each half second.",
             boundaries=_BOUNDARIES_S,
         )
         self._infer = metrics.Histogram(
             "serveflow_infer_seconds",
-            description="Model time of a part's verdicts, mean per part.",
+            description="Model time of final verdicts; quantiles of each half second.",
             boundaries=_BOUNDARIES_S,
         )
 
     def verdicts(self, part: Records) -> None:
-        """Count the final verdicts of one part, ``VERDICT_DTYPE [n]``."""
-        final = part[part["final"] == 1]
-        if not len(final):
-            return
-        keys = final["tier"].astype(np.int64) * 256 + final["reason"]
-        for key, n in zip(*np.unique(keys, return_counts=True), strict=True):
-            tier, reason = divmod(int(key), 256)
-            tags = {"tier": self._tiers[tier], "reason": Reason(reason).text}
-            self._verdicts.inc(int(n), tags)
-        self._wait.observe(max(float(final["wait_ns"].mean()) / 1e9, 1e-9))
-        self._infer.observe(max(float(final["infer_ns"].mean()) / 1e9, 1e-9))
+        """Take in one part of an answer, ``VERDICT_DTYPE [n]``."""
+        if len(part):
+            self._finals.append(part)
 
-    def counters(self, now: DispatchCounters) -> None:
-        """Publish what the dispatcher has counted since the last time."""
-        if time.monotonic() - self._published_at_s < _EVERY_S:
-            return
-        self._published_at_s = time.monotonic()
-        last = self._published
+    def changed(self) -> None:
+        """Note that counters have changed."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._publish)
+
+    def _publish(self) -> None:
+        self._timer = None
+        now, last = self._counters, self._published
         _add(self._flows, now.flows_admitted - last.flows_admitted)
         _add(self._escalated, now.flows_escalated - last.flows_escalated)
         for outcome in ("applied", "duplicate", "malformed", "shed"):
             name = f"packets_{outcome}"
             _add(self._packets, getattr(now, name) - getattr(last, name), outcome=outcome)
-        self._published = DispatchCounters(**now.to_dict())
+        for (tier, reason), n in now.finals.items():
+            more = n - last.finals.get((tier, reason), 0)
+            _add(self._verdicts, more, tier=self._tiers[tier], reason=reason.text)
+        self._published = now.copy()
+        parts = joined(self._finals) if self._finals else np.empty(0, VERDICT_DTYPE)
+        self._finals.clear()
+        final = picked(parts, parts["final"] == 1)
+        if len(final):
+            for histogram, name in ((self._wait, "wait_ns"), (self._infer, "infer_ns")):
+                for value_ns in np.quantile(final[name], _QUANTILES).tolist():
+                    histogram.observe(max(value_ns / 1e9, 1e-9))  # Ray refuses 0
 
 
 def _add(counter: metrics.Counter, more: int, **tags: str) -> None:

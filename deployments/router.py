@@ -4,16 +4,14 @@
 # in a copy of the class that Ray Serve makes. The copy sees what this module holds when the class
 # is made: what it uses must stand above it.
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -28,13 +26,13 @@ from deployments.metrics import Metrics
 from deployments.problems import add_problem_handlers, problem
 from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
 from deployments.settling import Pace
+from deployments.streamed import StreamedResponse
 from flows.wire import ARROW_STREAM, PacketBatch
 from models.cascade import load_cascade
 
 __all__ = ["Router", "RouterSettings", "api"]
 
 JSON = "application/json"
-_TURNS_TO_SEND = 2  # of the event loop, until Ray Serve has passed a chunk on to the socket
 _JSON_BYTES = 4 * 1024 * 1024  # parsing JSON costs far more memory than its text
 
 api = FastAPI(
@@ -62,15 +60,6 @@ class RouterSettings:
     bundle: Path
     max_body_bytes: int
     pace: Pace
-
-
-async def _promptly(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a response's pieces so that the first one leaves before the others are worked on."""
-    yield first
-    for _ in range(_TURNS_TO_SEND):
-        await asyncio.sleep(0)
-    async for piece in others:
-        yield piece
 
 
 @serve.deployment
@@ -105,7 +94,7 @@ class Router(GrpcMethods):
         self.answers = Answers(
             settings.spec,
             self._dispatcher,
-            Metrics(settings.spec),
+            Metrics(settings.spec, self._dispatcher.counters),
             len(trackers),
             settings.max_body_bytes,
         )
@@ -178,7 +167,7 @@ class Router(GrpcMethods):
         pieces = self.answers.encoded(batch)
         # Awaited here: what goes wrong before the first piece can still be said by a status.
         first = await anext(pieces)
-        return StreamingResponse(_promptly(first, pieces), media_type=ARROW_STREAM)
+        return StreamedResponse(first, pieces, media_type=ARROW_STREAM)
 
     async def _json(self, batch: PacketBatch) -> Response:
         spec = self._spec

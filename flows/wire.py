@@ -16,6 +16,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -107,8 +108,6 @@ def _to_arrow(records: Records, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _to_column(values: np.ndarray[Any, np.dtype[Any]], kind: pa.DataType) -> pa.Array:
-    if not pa.types.is_fixed_size_binary(kind):
-        return pa.array(values)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
@@ -277,13 +276,7 @@ class VerdictWriter:
 
     def __post_init__(self) -> None:
         self._sink = _Chunks()
-        schema = _VERDICT_SCHEMA.with_metadata(
-            {
-                "format": VERDICT_FORMAT,
-                "classes": json.dumps(self.classes),
-                "model_version": self.model_version,
-            }
-        )
+        schema = _verdict_schema(self.classes, self.model_version)
         self._writer = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), schema)
 
     def part(self, verdicts: Records, notes: dict[str, Any] | None = None) -> bytes:
@@ -296,6 +289,17 @@ class VerdictWriter:
         """Return the bytes that end the stream."""
         self._writer.close()
         return self._sink.take()
+
+
+@cache
+def _verdict_schema(classes: tuple[str, ...], model_version: str) -> pa.Schema:
+    return _VERDICT_SCHEMA.with_metadata(
+        {
+            "format": VERDICT_FORMAT,
+            "classes": json.dumps(classes),
+            "model_version": model_version,
+        }
+    )
 
 
 class VerdictReader:

@@ -14,7 +14,6 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.answers import Answers
-from deployments.counters import DispatchCounters
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
 from deployments.grpc_methods import GrpcMethods
@@ -55,7 +54,7 @@ class Uncounted:
     def verdicts(self, part: Records) -> None:
         pass
 
-    def counters(self, now: DispatchCounters) -> None:
+    def changed(self) -> None:
         pass
 
 
