@@ -170,6 +170,78 @@ def service_rate(
     _finish("service-rate", result, rate_tables(result), save, json_output)
 
 
+@app.command("capacity-points")
+def capacity_points(
+    captures: Captures = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RATE@COLLECTORS",
+            help="New flows per second, and how many collectors send them, each with one request "
+            "in flight; several times for several loads.",
+            show_default=False,
+        ),
+    ] = None,
+    placement: Placement = None,
+    seconds: Annotated[float, typer.Option(help="How long a load is measured.", min=0.5)] = 6.0,
+    warm_up: Annotated[float, typer.Option(help="Seconds of load before those.", min=0.0)] = 11.0,
+    rounds: Rounds = 3,
+    batch_ms: Annotated[
+        float, typer.Option(help="Least time between two batches of a collector.", min=0.0)
+    ] = 20.0,
+    config: Config = None,
+    bundle: Bundle = None,
+    trackers: Trackers = None,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """What the running service takes at several loads: what [bold]bench capacity[/] is fitted on.
+
+    The service is started once; each load is measured as [bold]bench service-rate[/] does, in
+    another order in each round.
+    """
+    from benchmarks.points import LOADS, measure_points, parse_load
+    from benchmarks.rate import RateSettings
+    from benchmarks.tables import points_table
+
+    loads = [parse_load(text) for text in load or LOADS]
+    settings = RateSettings(
+        _files(captures), "http", config, placement, bundle, trackers, None, None, seconds, warm_up,
+        1_000.0, rounds, {"batch_delay_s": batch_ms / 1000.0},
+    )  # fmt: skip
+    with _busy("preparing …") as status:
+        result = measure_points(settings, loads, status.update)
+    _finish("capacity-points", result, [points_table(result)], save, json_output)
+
+
+@app.command()
+def capacity(
+    rate: Annotated[float, typer.Option(help="New flows per second.", min=1.0)] = 48_500.0,
+    utilisation: Annotated[
+        float, typer.Option(help="Share of a core that may be used.", min=0.05, max=0.95)
+    ] = 0.7,
+    batch_flows: Annotated[
+        float, typer.Option(help="New flows in a batch of a collector.", min=1.0)
+    ] = 1_000.0,
+    node_cores: Annotated[int, typer.Option(help="Cores of a node.", min=1)] = 64,
+    open_s: Annotated[
+        float,
+        typer.Option(help="How long an unsure flow is open at its tracker, mean seconds.", min=0.0),
+    ] = 10.0,
+    json_output: Json = False,
+) -> None:
+    """How many cores and replicas a rate needs, by a model fitted on what was measured.
+
+    Fitted on the points of [bold]bench capacity-points --save[/] in docs/results/, and checked
+    against some that it was not fitted on. See docs/capacity.md.
+    """
+    from benchmarks.capacity_run import measure_capacity
+    from benchmarks.tables import capacity_tables
+
+    result = measure_capacity(rate, utilisation, batch_flows, node_cores, open_s)
+    _finish("capacity", result, capacity_tables(result), False, json_output)
+
+
 @app.command()
 def latency(
     captures: Captures = None,
@@ -201,6 +273,46 @@ def latency(
 
 
 @app.command()
+def peers(
+    captures: Captures = None,
+    bundle: Bundle = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            help="Interpreter that has nfstream, dpkt and scikit-learn; by default this one.",
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure only this one; several times for several."),
+    ] = None,
+    rounds: Rounds = 3,
+    flows: Annotated[
+        int, typer.Option(help="New flows in a round, at least: captures are repeated.", min=1)
+    ] = 3_000,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """Other programs and ours on the same capture: nfstream, ndpiReader, tshark, scripts.
+
+    Those that are not installed are listed with how to get them. Each does what it is made for,
+    and the table says what that is: flows per second of CPU are to be read beside it.
+    """
+    import sys
+
+    from benchmarks.peers import PeerSettings, measure_peers
+    from benchmarks.tables import peers_table
+
+    settings = PeerSettings(
+        _files(captures), bundle, str(python or sys.executable), rounds, flows, tuple(only or ())
+    )
+    with _busy("preparing …") as status:
+        result = measure_peers(settings, status.update)
+    _finish("peers", result, [peers_table(result)], save, json_output)
+
+
+@app.command()
 def scale(
     captures: Captures = None,
     bundle: Bundle = None,
@@ -224,6 +336,20 @@ def scale(
             on_progress=status.update,
         )  # fmt: skip
     _finish("scale", result, scale_tables(result), save, json_output)
+
+
+@app.command("report")
+def report_(
+    pictures: Annotated[
+        bool, typer.Option(help="Draw the pictures in docs/images/ too (matplotlib).")
+    ] = True,
+) -> None:
+    """Make the tables in docs/performance.md and docs/capacity.md anew from docs/results/."""
+    from benchmarks.report import report
+    from serveflow_app.output import messages
+
+    for path in report(pictures=pictures):
+        messages.print(f"made docs/{path.name}", highlight=False, markup=False)
 
 
 def _files(captures: list[Path] | None) -> list[Path]:

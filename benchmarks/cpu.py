@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["PARTS", "cpu_ms", "part_of"]
+__all__ = ["PARTS", "cpu_by_process", "cpu_ms", "part_of", "spent_ms"]
 
 PARTS = ("ingress", "fast", "slow", "trackers", "proxy", "ray")
 """The parts of the service; ``ray`` is all of Ray's that is no replica and no proxy."""
@@ -37,18 +37,41 @@ def cpu_ms(root: int) -> dict[str, float]:
     Args:
         root: Process id of the service; it and all its descendants that live count.
     """
-    used = dict.fromkeys(PARTS, 0.0)
+    return spent_ms({}, cpu_by_process(root))
+
+
+def cpu_by_process(root: int) -> dict[int, tuple[str, float]]:
+    """Return part and CPU milliseconds so far of each process.
+
+    Args:
+        root: As for :func:`cpu_ms`.
+    """
     parents: dict[int, int] = {}
     found: dict[int, tuple[str, float]] = {}
-    for pid, parent, title, spent_ms in _processes():
+    for pid, parent, title, used_ms in _processes():
         parents[pid] = parent
-        found[pid] = (title, spent_ms)
-    for pid, (title, spent_ms) in found.items():
+        found[pid] = (part_of(title), used_ms)
+    own = {}
+    for pid, one in found.items():
         ancestor = pid
         while ancestor not in (0, root):
             ancestor = parents.get(ancestor, 0)
         if ancestor == root:
-            used[part_of(title)] += spent_ms
+            own[pid] = one
+    return own
+
+
+def spent_ms(
+    before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]
+) -> dict[str, float]:
+    """Return the CPU milliseconds that each part used between two :func:`cpu_by_process`.
+
+    A process counts for what it is at the end: Ray's idle workers become replicas, and all that
+    they used before is not to be taken for the replica's work. What has ended is not seen.
+    """
+    used = dict.fromkeys(PARTS, 0.0)
+    for pid, (part, so_far_ms) in after.items():
+        used[part] += so_far_ms - before.get(pid, (part, 0.0))[1]
     return used
 
 

@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.lane import Lane, LoadClock, Trial
 from benchmarks.recorded import read_captures
 from benchmarks.results import percentiles
 from benchmarks.template import FlowTemplate, flow_template
-from benchmarks.transports import open_transport
+from benchmarks.transports import HttpTransport, Transport, open_transport
 from flows.errors import ServeFlowError
 
 __all__ = ["Generator", "Outcome", "run_trial"]
@@ -38,6 +39,10 @@ class Outcome:
             flows began: what an overloaded service still does.
         packets_per_second: Packets sent within the measured time.
         batches: Batches sent in all.
+        batches_per_second: Batches sent within the measured time.
+        sent_bytes_per_flow: Bytes of batches within the measured time, by flows begun in it; NaN
+            where the transport does not count them, here and below.
+        received_bytes_per_flow: The same of answers.
         admitted: Flows sent in all.
         lost_flows: Of those, without a final verdict after the drain.
         doubled: Final verdicts beyond one a flow, and verdicts on flows that were not sent.
@@ -58,6 +63,9 @@ class Outcome:
     answered_per_second: float
     packets_per_second: float
     batches: int
+    batches_per_second: float
+    sent_bytes_per_flow: float
+    received_bytes_per_flow: float
     admitted: int
     lost_flows: int
     doubled: int
@@ -106,26 +114,42 @@ def run_trial(
     for thread in threads:
         thread.start()
     whole = clock.wait(trial.warm_up_s)
+    before = _traffic(lanes, connections)
     on_phase(_BEGIN)
     whole = clock.wait(trial.load_s) and whole
     on_phase(_END)
+    traffic = _traffic(lanes, connections) - before
     for thread in threads:
         thread.join()
     for connection in connections:
         connection.close()
-    return _outcome(trial, lanes, gave_up=not whole)
+    return _outcome(trial, lanes, traffic, gave_up=not whole)
 
 
-def _outcome(trial: Trial, lanes: list[Lane], *, gave_up: bool) -> Outcome:
+def _traffic(lanes: list[Lane], connections: list[Transport]) -> npt.NDArray[np.float64]:
+    """Return batches sent, and bytes sent and received, so far."""
+    counted = [(c.sent_bytes, c.received_bytes) if isinstance(c, HttpTransport) else (np.nan,) * 2
+               for c in connections]  # fmt: skip
+    return np.array([sum(lane.batches for lane in lanes), *np.sum(counted, axis=0)])
+
+
+def _outcome(
+    trial: Trial, lanes: list[Lane], traffic: npt.NDArray[np.float64], *, gave_up: bool
+) -> Outcome:
+    batches, sent, received = traffic.tolist()
+    flows = sum(s.stop - s.start for s in (lane.measured() for lane in lanes))
     delays = [lane.delays_ns() for lane in lanes]
     first, queue = (np.concatenate([d[k] for d in delays]) / 1e6 for k in (0, 1))
     return Outcome(
         trial=asdict(trial),
-        flows=sum(s.stop - s.start for s in (lane.measured() for lane in lanes)),
+        flows=flows,
         new_flows_per_second=len(first) / trial.seconds,
         answered_per_second=sum(lane.answered for lane in lanes) / trial.seconds,
         packets_per_second=sum(lane.packets for lane in lanes) / trial.seconds,
         batches=sum(lane.batches for lane in lanes),
+        batches_per_second=batches / trial.seconds,
+        sent_bytes_per_flow=sent / max(flows, 1),
+        received_bytes_per_flow=received / max(flows, 1),
         admitted=sum(lane.admitted for lane in lanes),
         lost_flows=sum(lane.open_flows for lane in lanes),
         doubled=sum(lane.doubled for lane in lanes),

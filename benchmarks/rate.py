@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
+import urllib3
 
-from benchmarks.cpu import cpu_ms
+from benchmarks.cpu import cpu_by_process, cpu_ms, spent_ms
 from benchmarks.environment import environment
 from benchmarks.generator import Generator, Outcome
 from benchmarks.lane import Trial
@@ -20,7 +21,7 @@ from benchmarks.search import highest_rate
 from benchmarks.started import config_under_test, started
 from flows.errors import ServiceError, ServiceUnavailableError
 
-__all__ = ["RateSettings", "measure_rate"]
+__all__ = ["Measured", "RateSettings", "measure_rate", "run_measured", "tested_service"]
 
 _SHORT_WARM_UP_S = 2.0
 _SHORT_S = 4.0
@@ -63,15 +64,35 @@ class RateSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class Measured:
+    """What came of a load.
+
+    Attributes:
+        outcome: What the generator says.
+        cpu_ms: CPU milliseconds within the measured time, by part.
+        replicas: How many processes of each part there were at its end.
+        steady: Whether there were the same ones at its beginning.
+    """
+
     outcome: Outcome
-    cpu_ms: dict[str, float]  # by part, within the measured time
+    cpu_ms: dict[str, float]
+    replicas: dict[str, int]
+    steady: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Tested:
-    url: str  # for batches
-    status_url: str | None  # for the counters; None: not known
+class Tested:
+    """The service that is measured.
+
+    Attributes:
+        url: Where batches go.
+        status_url: Where its counters stand; None: not known.
+        pid: Its process; None: it runs elsewhere, so that its CPU is not seen.
+        start_s: How long it took to start; None: it ran already.
+    """
+
+    url: str
+    status_url: str | None
     pid: int | None
     start_s: float | None
 
@@ -94,11 +115,11 @@ def measure_rate(
     """
     taken = environment(**_told(settings))
     with (
-        _service(settings) as tested,
+        tested_service(settings) as tested,
         Generator(settings.captures, settings.transport, tested.url) as generator,
     ):
 
-        def run(rate: float, full: bool) -> tuple[bool, _Measured]:
+        def run(rate: float, full: bool) -> tuple[bool, Measured]:
             trial = Trial(
                 rate,
                 settings.warm_up_s if full else min(_SHORT_WARM_UP_S, settings.warm_up_s),
@@ -106,7 +127,7 @@ def measure_rate(
                 **settings.load,
             )
             on_trial(f"{rate:,.0f} new flows/s for {trial.seconds:g} s")
-            measured = _run(generator, trial, tested.pid)
+            measured = run_measured(generator, trial, tested.pid)
             held = measured.outcome.holds(settings.limit_ms)
             on_outcome(f"{rate:,.0f} new flows/s: {_said(measured.outcome, held)}")
             return held, measured
@@ -143,11 +164,11 @@ def _told(settings: RateSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def _service(settings: RateSettings) -> Iterator[_Tested]:
+def tested_service(settings: RateSettings) -> Iterator[Tested]:
     """Yield the service to measure."""
     if settings.url is not None:
         status_url = settings.url if settings.transport == "http" else None
-        yield _Tested(settings.url, status_url, None, None)
+        yield Tested(settings.url, status_url, None, None)
         return
     config = config_under_test(
         settings.config,
@@ -158,20 +179,31 @@ def _service(settings: RateSettings) -> Iterator[_Tested]:
     )
     with started(config) as (service, start_s):
         url = service.grpc_url if settings.transport == "grpc" else service.url
-        yield _Tested(url or service.url, service.url, service.pid, start_s)
+        yield Tested(url or service.url, service.url, service.pid, start_s)
 
 
-def _run(generator: Generator, trial: Trial, pid: int | None) -> _Measured:
-    samples: list[dict[str, float]] = []
+def run_measured(generator: Generator, trial: Trial, pid: int | None) -> Measured:
+    """Put one load on the service; return what came of it, CPU by part included.
+
+    Raises:
+        ServeFlowError: The service cannot be reached.
+    """
+    samples: list[tuple[dict[int, tuple[str, float]], float]] = []
 
     def sample(_: str) -> None:
-        used = cpu_ms(pid) if pid is not None else {}
-        used["generator"] = cpu_ms(generator.pid)["ray"]
-        samples.append(used)
+        service = cpu_by_process(pid) if pid is not None else {}
+        samples.append((service, sum(cpu_ms(generator.pid).values())))
 
     outcome = generator.run(trial, sample)
-    before, after = samples
-    return _Measured(outcome, {part: after[part] - before[part] for part in after})
+    (before, generator_before_ms), (after, generator_after_ms) = samples
+    used = spent_ms(before, after) if pid is not None else {}
+    used["generator"] = generator_after_ms - generator_before_ms
+    return Measured(outcome, used, _replicas(after), _replicas(before) == _replicas(after))
+
+
+def _replicas(processes: dict[int, tuple[str, float]]) -> dict[str, int]:
+    parts = [part for part, _ in processes.values()]
+    return {part: parts.count(part) for part in ("ingress", "fast", "slow", "trackers")}
 
 
 def _said(outcome: Outcome, held: bool) -> str:
@@ -196,14 +228,16 @@ def _status(url: str | None) -> dict[str, Any] | None:
     if url is None:
         return None
     try:
-        response = httpx.get(f"{url}/v1/status", timeout=10.0, trust_env=False)
-        status: dict[str, Any] = response.raise_for_status().json()
-    except httpx.HTTPError as error:
+        response = urllib3.request("GET", f"{url}/v1/status", timeout=10.0, retries=False)
+        if response.status != HTTPStatus.OK:
+            raise ServiceUnavailableError(f"{url}/v1/status answered {response.status}")
+        status: dict[str, Any] = response.json()
+    except urllib3.exceptions.HTTPError as error:
         raise ServiceUnavailableError(f"{url}/v1/status: {error}") from None
     return {"holds": status["holds"], "flows": status["flows"], "packets": status["packets"]}
 
 
-def _result(rounds: list[_Measured], status: dict[str, Any] | None) -> dict[str, Any]:
+def _result(rounds: list[Measured], status: dict[str, Any] | None) -> dict[str, Any]:
     outcomes = [one.outcome for one in rounds]
     rates = [one.new_flows_per_second for one in outcomes]
     cpu = medians([_per_1000(one) for one in rounds])
@@ -230,12 +264,17 @@ def _result(rounds: list[_Measured], status: dict[str, Any] | None) -> dict[str,
         "doubled_verdicts": sum(one.doubled for one in outcomes),
         "flows": sum(one.flows for one in outcomes),
         "batches": sum(one.batches for one in outcomes),
+        "batches_per_second": medians([{"x": o.batches_per_second} for o in outcomes])["x"],
+        "sent_bytes_per_flow": medians([{"x": o.sent_bytes_per_flow} for o in outcomes])["x"],
+        "received_bytes_per_flow": medians(
+            [{"x": o.received_bytes_per_flow} for o in outcomes]
+        )["x"],
         "spread_of_rounds": spread(rates),
         "status": status,
     }  # fmt: skip
 
 
-def _per_1000(measured: _Measured) -> dict[str, float]:
+def _per_1000(measured: Measured) -> dict[str, float]:
     flows = max(measured.outcome.flows, 1)
     parts = {part: spent / flows * 1000.0 for part, spent in measured.cpu_ms.items()}
     return {**parts, "all": sum(parts.values())}

@@ -7,14 +7,19 @@ import math
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["medians", "percentiles", "plain", "save", "spread"]
+__all__ = ["FOLDER", "Kept", "kept", "medians", "percentiles", "plain", "save", "spread"]
 
-_FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
+"""Where results are kept."""
+
+Kept: TypeAlias = list[tuple[str, dict[str, Any]]]
+"""Kept results: names without suffix and contents, the oldest first."""
+
 _PERCENTILES = (50, 90, 99)
 
 
@@ -58,7 +63,13 @@ def plain(value: Any, digits: int = 5) -> Any:
 
 def save(name: str, result: dict[str, Any]) -> Path:
     """Keep a result in ``docs/results``; return the file, named after the command and the time."""
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    path = _FOLDER / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def kept(folder: Path = FOLDER) -> Kept:
+    """Return the kept results."""
+    paths = sorted(folder.glob("*-*.json"), key=lambda path: path.stem.rpartition("-")[2])
+    return [(path.stem, json.loads(path.read_text())) for path in paths]

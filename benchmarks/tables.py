@@ -8,7 +8,14 @@ from rich.table import Table
 
 from serveflow_app.output import plain_table
 
-__all__ = ["engine_table", "latency_tables", "rate_tables", "scale_tables"]
+__all__ = [
+    "engine_table",
+    "latency_tables",
+    "peers_table",
+    "points_table",
+    "rate_tables",
+    "scale_tables",
+]
 
 
 def _caption(result: dict[str, Any]) -> str:
@@ -82,6 +89,48 @@ def _conservation(status: dict[str, Any] | None) -> str:
     )
 
 
+def points_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench capacity-points``."""
+    columns = ("load", "held", "batches/s", "cores", "first answer p50", "p99", "queueing p99 ms")
+    table = plain_table("what the service takes", columns, _caption(result))
+    for one in result["points"]:
+        table.add_row(
+            f"{one['rate']:,.0f}@{one['collectors']}", "yes" if one["held"] else "NO",
+            f"{one['batches_per_second']:,.1f}", f"{sum(one['cores_used'].values()):.2f}",
+            f"{one['first_answer_ms']['p50']:,.1f}", f"{one['first_answer_ms']['p99']:,.1f}",
+            f"{one['queue_ms']['p99']:,.1f}",
+        )  # fmt: skip
+    return table
+
+
+def capacity_tables(result: dict[str, Any]) -> list[Table]:
+    """Return the plan of ``bench capacity``, and how far its model is off."""
+    told = result["plan"]
+    title = (
+        f"{told['rate']:,.0f} new flows/s: {told['cores']:,} cores at "
+        f"{told['utilisation']:.0%}, {told['cells']:,} cells on {told['nodes']:,} nodes of "
+        f"{told['node_cores']}"
+    )
+    parts = plain_table(title, ("", "replicas", "in a cell", "utilisation", "p99 of waiting, ms"))
+    for name, one in told["parts"].items():
+        parts.add_row(
+            name, f"{one['replicas']:,}", str(one["replicas_of_a_cell"]),
+            f"{one['utilisation']:.0%}", f"{one['wait_p99_ms']:.1f}",
+        )  # fmt: skip
+    check = plain_table(
+        "checked against points it was not fitted on: predicted (error)",
+        ("", "cores", "first answer p50, ms", "p99"),
+        f"fitted on {len(result['fitted_on'])} points of {', '.join(result['files'])}",
+    )
+    for one in result["check"]:
+        cells = [
+            f"{one['predicted'][key]:,.2f} ({one['error'][key]:+.1%})"
+            for key in ("all", "first_p50_ms", "first_p99_ms")
+        ]
+        check.add_row(one["point"], *cells)
+    return [parts, check]
+
+
 def latency_tables(result: dict[str, Any]) -> list[Table]:
     """Return the figures of ``bench latency``."""
     kinds = {"cascade": "cascade", "slow_only": "slow only", "fast_only": "fast only"}
@@ -107,6 +156,25 @@ def latency_tables(result: dict[str, Any]) -> list[Table]:
         ]
         split.add_row(name, *cells)
     return [table, split]
+
+
+def peers_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench peers``."""
+    columns = ("", "flows", "flows/s a core", "packets/s a core", "flows/s, wall")
+    absent = "; ".join(f"{one['name']}: {one['install']}" for one in result["not_installed"])
+    does = "\n".join(f"{one['name']}: {one['does']}" for one in result["peers"])
+    missing = f"not installed: {absent}\n" if absent else ""
+    caption = f"{does}\n{missing}{_caption(result)}"
+    title = f"{result['flows']:,} flows, {result['packets']:,} packets"
+    table = plain_table(title, columns, caption)
+    for one in result["peers"]:
+        table.add_row(
+            _named(one), f"{one['flows']:,}",
+            f"{one['flows_per_second_per_core']:,.0f}",
+            f"{one['packets_per_second_per_core']:,.0f}",
+            f"{one['flows_per_second_wall']:,.0f}",
+        )  # fmt: skip
+    return table
 
 
 def scale_tables(result: dict[str, Any]) -> list[Table]:
@@ -138,3 +206,7 @@ def scale_tables(result: dict[str, Any]) -> list[Table]:
 def _number(value: float | None) -> str:
     # NaN, too, stands for nothing to take a percentile of.
     return "-" if value is None or value != value else f"{value:,.1f}"
+
+
+def _named(peer: dict[str, Any]) -> str:
+    return f"{peer['name']} ({peer['version']})" if peer["version"] else str(peer["name"])

@@ -55,12 +55,27 @@ class Transport(Protocol):
         """Let go of the connection."""
 
 
+class _CountedResponse(http.client.HTTPResponse):
+    """Counts the bytes of its body."""
+
+    body_bytes = 0
+
+    def read(self, amt: int | None = None) -> bytes:
+        found = super().read(amt)
+        self.body_bytes += len(found)
+        return found
+
+
 class HttpTransport:
     """HTTP/1.1 over one connection that stays open.
 
     Args:
         url: The service's base address, such as ``http://127.0.0.1:8000``.
         timeout_s: How long the service may be silent within one request.
+
+    Attributes:
+        sent_bytes: Bytes of all batches submitted.
+        received_bytes: Bytes of all answers to them that were read to their end.
 
     Raises:
         SettingsError: ``url`` is no http address.
@@ -77,6 +92,9 @@ class HttpTransport:
         self._url = url
         self._path = address.path.rstrip("/")
         self._connection = http.client.HTTPConnection(address.hostname, port, timeout=timeout_s)
+        self._connection.response_class = _CountedResponse
+        self.sent_bytes = 0
+        self.received_bytes = 0
 
     def schema(self) -> ServiceSchema:
         """Ask ``GET /v1/schema``; see :meth:`Transport.schema`."""
@@ -90,9 +108,11 @@ class HttpTransport:
     def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Post to ``/v1/batches``; see :meth:`Transport.submit`."""
         response = self._ask("POST", "/v1/batches", body)
+        self.sent_bytes += len(body)
         try:
             yield from VerdictReader(response)
             response.read()  # the end of the chunks, so that the connection can be used again
+            self.received_bytes += getattr(response, "body_bytes", 0)
         except (OSError, http.client.HTTPException, WireError) as error:
             self._connection.close()
             raise self._broken(error) from None

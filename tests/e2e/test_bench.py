@@ -47,6 +47,36 @@ def test_scale_tells_how_costs_grow(cli: Any, test_runs: Path) -> None:
     assert all(one["us_per_flow"] > 0 for one in done.out["by_batch_flows"])
 
 
+def test_peers_are_compared_on_one_capture(cli: Any, test_runs: Path) -> None:
+    """Those that are not installed are named, with how to get them."""
+    done = cli(
+        "bench", "peers", test_runs / "run-01.pcap", "--rounds", 1, "--flows", 1,
+        "--only", "tshark", "--only", "ours: flow table", "--only", "ours: engine and cascade",
+    )  # fmt: skip
+    assert done.status == 0, done.told
+    table, engine, tshark = done.out["peers"]
+    assert table["flows"] == engine["flows"] == tshark["flows"] == done.out["flows"]
+    for one in done.out["peers"]:
+        assert one["flows_per_second_per_core"] == pytest.approx(
+            one["flows"] / one["cpu_s"], rel=1e-3
+        )
+        assert one["does"]
+    assert all(one["install"] for one in done.out["not_installed"])
+    assert set(done.out["environment"]) >= ENVIRONMENT
+
+
+def test_capacity_is_planned_from_the_kept_points(cli: Any) -> None:
+    done = cli("bench", "capacity", "--rate", 100_000, "--utilisation", 0.5)
+    assert done.status == 0, done.told
+    told = done.out["plan"]
+    assert told["rate"] == 100_000
+    assert told["cores"] >= told["cores_used"] / 0.5
+    assert set(told["parts"]) == {"ingress", "fast", "slow", "trackers"}
+    assert all(one["utilisation"] <= 0.5 for one in told["parts"].values())
+    assert done.out["check"], "no point is left for the check"
+    assert not {one["point"] for one in done.out["check"]} & set(done.out["fitted_on"])
+
+
 @pytest.mark.serve
 @pytest.mark.parametrize("how", ["--spread", "--whole"])
 def test_service_rate_holds_a_low_rate(cli: Any, running: Running, how: str) -> None:
@@ -63,6 +93,8 @@ def test_service_rate_holds_a_low_rate(cli: Any, running: Running, how: str) -> 
     assert out["packets_per_second"] >= out["new_flows_per_second"]
     assert out["transport"] == "http"
     assert out["queue_p99_ms"] > 0
+    assert out["batches_per_second"] > 0
+    assert out["sent_bytes_per_flow"] > out["received_bytes_per_flow"] > 0
     assert out["cpu_ms_per_1000_flows"]["generator"] > 0
     assert out["status"]["holds"] is True
     assert set(out["environment"]) >= ENVIRONMENT
@@ -79,6 +111,8 @@ def test_service_rate_holds_a_low_rate(cli: Any, running: Running, how: str) -> 
         (["service-rate", "--url", "http://127.0.0.1:1"], "Is the service running"),
         (["service-rate", "--placement", "nowhere"], "placement"),
         (["latency", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["peers", "--only", "nobody"], "there is ours: flow table"),
+        (["capacity-points", "--load", "20000"], "RATE@COLLECTORS"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(cli: Any, arguments: list[str], said: str) -> None:

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks.cpu import PARTS, cpu_ms, part_of
+from benchmarks.cpu import PARTS, cpu_ms, part_of, spent_ms
 from benchmarks.results import medians, percentiles, plain, spread
 from benchmarks.search import highest_rate
 
@@ -62,6 +62,15 @@ def test_a_service_that_holds_nothing_gives_no_rate() -> None:
 )
 def test_processes_are_told_apart(title: str, part: str) -> None:
     assert part_of(title) == part
+
+
+def test_what_a_process_used_before_it_became_a_replica_is_not_the_replicas() -> None:
+    before = {1: ("ray", 900.0), 2: ("fast", 50.0), 3: ("ray", 10.0)}
+    after = {1: ("fast", 905.0), 2: ("fast", 80.0), 4: ("slow", 2.0)}
+    used = spent_ms(before, after)
+    assert used["fast"] == 35.0
+    assert used["slow"] == 2.0
+    assert used["ray"] == 0.0
 
 
 def test_cpu_of_a_process_grows_with_its_work() -> None:

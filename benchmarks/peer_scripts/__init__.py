@@ -1,0 +1,1 @@
+"""Programs that ``bench peers`` runs; they import nothing of this project's."""
