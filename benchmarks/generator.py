@@ -49,6 +49,7 @@ class Outcome:
         resent: Flows sent again, as their tracker had lost them.
         refused: Batches that the service did not take or answer.
         refused_flows: New flows in them that were given up for it.
+        held_back: How often a batch was held because the service had too much to do.
         unsent_flows: Flows that began but were not sent by the load's end, behind a backlog.
         gave_up: The load was ended early, as its backlog grew too long.
         queue_ms: p50, p90, p99 of the time from when the last packet that a final verdict waits
@@ -72,6 +73,7 @@ class Outcome:
     resent: int
     refused: int
     refused_flows: int
+    held_back: int
     unsent_flows: int
     gave_up: bool
     queue_ms: dict[str, float]
@@ -156,6 +158,7 @@ def _outcome(
         resent=sum(lane.resent for lane in lanes),
         refused=sum(lane.refused for lane in lanes),
         refused_flows=sum(lane.refused_flows for lane in lanes),
+        held_back=sum(lane.held_back for lane in lanes),
         unsent_flows=max(0, int(trial.rate * trial.load_s) - sum(lane.admitted for lane in lanes)),
         gave_up=gave_up,
         queue_ms=percentiles(queue),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchmarks.feeds import Feed, FlowState, Offered, Pace, SpreadFeed, WholeFeed
 from benchmarks.template import FlowTemplate
 from benchmarks.transports import Transport
-from flows.errors import ServiceError
+from flows.errors import OverloadedError, ServiceError
 from flows.ids import flow_ids, flow_numbers, slots_of
 from flows.packet import Records
 from flows.verdict import Reason
@@ -130,6 +130,7 @@ class Lane:
         resent: Flows sent again, as their tracker had lost them.
         refused: Batches that the service did not take or answer.
         refused_flows: New flows in them that were given up for it.
+        held_back: How often a batch was held because the service had too much to do.
         error: What was wrong with the last of them.
     """
 
@@ -146,6 +147,7 @@ class Lane:
     resent: int = 0
     refused: int = 0
     refused_flows: int = 0
+    held_back: int = 0
     error: str | None = None
     pace: Pace = field(init=False)
     state: npt.NDArray[np.uint8] = field(init=False)
@@ -207,15 +209,28 @@ class Lane:
             if int(trial.warm_up_s * _S) <= wall_ns < int(trial.load_s * _S):
                 self.packets += offered.packets
             try:
-                for verdicts, notes in self.transport.submit(offered.body):
-                    self._take(verdicts)
-                    self._compare(notes.get("trackers", {}))
-                    self._send_again(offered.numbers, notes.get("away", []))
+                self._submit(offered)
             except ServiceError as error:
                 self._refused(offered, error)
             behind_ns = clock.wall_ns() - offered.until_ns
             if offering and not trial.keep_going and behind_ns > int(trial.give_up_s * _S):
                 clock.end_load()
+
+    def _submit(self, offered: Offered) -> None:
+        """Submit a batch; one that an overloaded service did not take is held, as collectors do."""
+        while True:
+            try:
+                for verdicts, notes in self.transport.submit(offered.body, offered.flows):
+                    self._take(verdicts)
+                    self._compare(notes.get("trackers", {}))
+                    self._send_again(offered.numbers, notes.get("away", []))
+            except OverloadedError as error:
+                if self.trial.keep_going or self.clock.gave_up:
+                    raise
+                self.held_back += 1
+                time.sleep(error.retry_after_s)
+            else:
+                return
 
     def _refused(self, offered: Offered, error: ServiceError) -> None:
         self.refused += 1

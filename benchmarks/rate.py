@@ -257,6 +257,7 @@ def _result(rounds: list[Measured], status: dict[str, Any] | None) -> dict[str, 
             for part in rounds[0].cpu_ms
         },
         "answered_per_second": medians([{"x": o.answered_per_second} for o in outcomes])["x"],
+        "held_back_batches": sum(one.held_back for one in outcomes),
         "refused_flows": sum(one.refused_flows for one in outcomes),
         "unsent_flows": sum(one.unsent_flows for one in outcomes),
         "refused_batches": sum(one.refused for one in outcomes),

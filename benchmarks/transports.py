@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from collectors.sender import Part, read_parts
+from collectors.sender import Part, read_parts, retry_after_s
 from flows.errors import (
+    OverloadedError,
     ServiceRefusedError,
     ServiceUnavailableError,
     SettingsError,
@@ -21,12 +22,11 @@ from flows.errors import (
 )
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
-from flows.wire import ARROW_STREAM, VerdictReader
+from flows.wire import ARROW_STREAM, NEW_FLOWS, VerdictReader
 
 __all__ = ["TRANSPORTS", "HttpTransport", "Transport", "check_transport", "open_transport"]
 
 _HEADERS = {"content-type": ARROW_STREAM, "accept": ARROW_STREAM}
-_TRY_AGAIN = {http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE}
 
 
 class Transport(Protocol):
@@ -40,13 +40,20 @@ class Transport(Protocol):
             ServiceRefusedError: It answers, but not as a ServeFlow service.
         """
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
+    def submit(
+        self, body: bytes | bytearray, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Submit an encoded batch.
+
+        Args:
+            body: The batch.
+            new_flows: How many of its rows are a flow's first packet.
 
         Yields:
             As the answer's parts come: ``VERDICT_DTYPE [n]``, and the notes about the service.
 
         Raises:
+            OverloadedError: It took nothing of the batch, and says when to try again.
             ServiceUnavailableError: It does not take the batch now, or the answer broke off.
             ServiceRefusedError: It refuses this batch for good.
         """
@@ -105,9 +112,11 @@ class HttpTransport:
         except (WireError, ValueError) as error:
             raise ServiceRefusedError(f"{self._url} is no ServeFlow service: {error}") from None
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
+    def submit(
+        self, body: bytes | bytearray, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Post to ``/v1/batches``; see :meth:`Transport.submit`."""
-        response = self._ask("POST", "/v1/batches", body)
+        response = self._ask("POST", "/v1/batches", body, {**_HEADERS, NEW_FLOWS: str(new_flows)})
         self.sent_bytes += len(body)
         try:
             yield from VerdictReader(response)
@@ -122,10 +131,14 @@ class HttpTransport:
         self._connection.close()
 
     def _ask(
-        self, method: str, path: str, body: bytes | bytearray | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | bytearray | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         try:
-            self._connection.request(method, self._path + path, body, _HEADERS if body else {})
+            self._connection.request(method, self._path + path, body, headers or {})
             response = self._connection.getresponse()
             if response.status == http.HTTPStatus.OK:
                 return response
@@ -134,7 +147,9 @@ class HttpTransport:
             self._connection.close()
             raise self._broken(error) from None
         told = f"{self._url} answered {response.status}: {said}"
-        if response.status in _TRY_AGAIN:
+        if response.status == http.HTTPStatus.TOO_MANY_REQUESTS:
+            raise OverloadedError(told, retry_after_s(dict(response.headers)))
+        if response.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
             raise ServiceUnavailableError(told)
         raise ServiceRefusedError(told)
 
@@ -172,7 +187,9 @@ class GrpcTransport:
         """Call ``GetSchema``; see :meth:`Transport.schema`."""
         return self._sender.schema()
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
+    def submit(
+        self, body: bytes | bytearray, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         """Call ``ClassifyBatchInParts``; see :meth:`Transport.submit`."""
         try:
             for part in self._sender.submit_encoded(bytes(body)):

@@ -14,8 +14,9 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from grpc import StatusCode
 
-from collectors.sender import Part, read_parts
+from collectors.sender import DEFAULT_RETRY_S, Part, read_parts
 from flows.errors import (
+    OverloadedError,
     ServiceError,
     ServiceRefusedError,
     ServiceUnavailableError,
@@ -166,6 +167,8 @@ class GrpcSender:
         said = f"{self._url} answered {code.name}: {details[:500]}"
         if code is StatusCode.RESOURCE_EXHAUSTED and self._too_large(sent_bytes):
             return ServiceRefusedError(said)
+        if code is StatusCode.RESOURCE_EXHAUSTED:
+            return OverloadedError(said, DEFAULT_RETRY_S)
         if code is StatusCode.NOT_FOUND and self._schema is not None:
             # It was there: while an application is replaced, the way to it may be gone.
             return ServiceUnavailableError(said)

@@ -17,7 +17,7 @@ from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
 from collectors.sender import Part, Sender
 from collectors.warm_up import warm_up
 from flows.capture import CaptureReader
-from flows.errors import CaptureError, ServiceUnavailableError
+from flows.errors import CaptureError, OverloadedError, ServiceUnavailableError
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
 
@@ -250,6 +250,12 @@ class Replay:
             self._failures = 0
             self._last_heard_ns = event.wall_ns
             collector.acknowledge(event.out, event.wall_ns)
+        elif isinstance(event.error, OverloadedError):
+            collector.fail(event.out)
+            self._last_heard_ns = time.monotonic_ns()
+            # Not all collectors at once.
+            rest_s = event.error.retry_after_s * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
+            self._retry_at_ns = self._last_heard_ns + int(rest_s * _NS)
         elif isinstance(event.error, ServiceUnavailableError):
             collector.fail(event.out)
             self._last_error = event.error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -17,6 +17,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError
 
 from flows.errors import (
+    OverloadedError,
     ServiceRefusedError,
     ServiceUnavailableError,
     SettingsError,
@@ -24,13 +25,32 @@ from flows.errors import (
 )
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
-from flows.wire import ARROW_STREAM, PacketBatch, VerdictReader, encode_batch
+from flows.wire import (
+    ARROW_STREAM,
+    NEW_FLOWS,
+    PacketBatch,
+    VerdictReader,
+    encode_batch,
+    new_flows_of,
+)
 
-__all__ = ["HttpSender", "Part", "Sender", "open_sender", "read_parts"]
+__all__ = [
+    "DEFAULT_RETRY_S",
+    "HttpSender",
+    "Part",
+    "Sender",
+    "open_sender",
+    "read_parts",
+    "retry_after_s",
+]
+
+DEFAULT_RETRY_S = 1.0
+"""When to try again if an overloaded service does not say."""
 
 _OK = 200
 _OVERLOADED = 429
 _ERRORS = 500  # and above: the service's own
+_MOST_PATIENCE_S = 60.0
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = {"content-type": ARROW_STREAM, "accept": ARROW_STREAM}
 
@@ -68,6 +88,7 @@ class Sender(Protocol):
         """Submit a batch and yield the answer's parts as they come.
 
         Raises:
+            OverloadedError: The service took nothing of it; it says when to try again.
             ServiceUnavailableError: The answer did not come, or not to its end.
             ServiceRefusedError: The service refuses this batch for good.
         """
@@ -157,7 +178,7 @@ class HttpSender:
         """Ask ``GET /v1/schema``; see :meth:`Sender.schema`."""
         try:
             response = self._pool.request("GET", f"{self._url}/v1/schema")
-            self._check(response.status, response.data)
+            self._check(response.status, response.data, response.headers)
             return ServiceSchema.from_dict(response.json())
         except LocationValueError as error:
             raise ServiceRefusedError(f"{self._url}: {error}") from None
@@ -173,12 +194,12 @@ class HttpSender:
                 "POST",
                 f"{self._url}/v1/batches",
                 body=encode_batch(batch),
-                headers=_HEADERS,
+                headers={**_HEADERS, NEW_FLOWS: str(new_flows_of(batch.packets))},
                 preload_content=False,
             )
             try:
                 if response.status != _OK:
-                    self._check(response.status, response.data)
+                    self._check(response.status, response.data, response.headers)
                 yield from read_parts(response.stream(_CHUNK_BYTES))
                 response.release_conn()
             finally:
@@ -203,12 +224,14 @@ class HttpSender:
     ) -> None:
         self.close()
 
-    def _check(self, status: int, body: bytes) -> None:
+    def _check(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """Raise what an answer other than 200 means."""
         if status == _OK:
             return
         said = f"{self._url} answered {status}: {_problem(status, body)}"
-        if status >= _ERRORS or status == _OVERLOADED:
+        if status == _OVERLOADED:
+            raise OverloadedError(said, retry_after_s(headers))
+        if status >= _ERRORS:
             raise ServiceUnavailableError(said)
         raise ServiceRefusedError(said)
 
@@ -218,6 +241,16 @@ class HttpSender:
         return ServiceUnavailableError(
             f"{self._url}: {said}. Is the service running (serveflow serve) and the address right?"
         )
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Return when to try again, as far as the answer's headers say so in numbers."""
+    told = {name.lower(): value for name, value in headers.items()}
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        given = told.get(name, "")
+        if given.isdecimal():
+            return min(int(given) * unit_s, _MOST_PATIENCE_S)
+    return DEFAULT_RETRY_S
 
 
 def _problem(status: int, body: bytes) -> str:

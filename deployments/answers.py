@@ -12,11 +12,11 @@ import numpy as np
 from deployments.dispatch import Dispatcher
 from deployments.protocols import CascadeSpec, TrackersAwayError
 from deployments.watchers import Watchers
-from flows.errors import BodyTooLargeError
+from flows.errors import BodyTooLargeError, OverloadedError
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
-from flows.wire import MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, decode_batch
+from flows.wire import MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, open_batch
 
 if TYPE_CHECKING:
     from deployments.metrics import Metrics  # Ray, which tests of this module do without
@@ -94,11 +94,26 @@ class Answers:
 
         Raises:
             BodyTooLargeError: It is over the limit.
+            OverloadedError: Too much is being worked on for it.
             WireError: It is no packet batch; see :func:`flows.wire.decode_batch`.
         """
         if len(body) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
-        return decode_batch(body, with_header=self.spec.needs_header)
+        opened = open_batch(body, with_header=self.spec.needs_header)
+        self.make_sure_of_room(opened.new_flows)  # before it costs anything more
+        return opened.read()
+
+    def make_sure_of_room(self, new_flows: int) -> None:
+        """Refuse a batch if too much is being worked on for it.
+
+        Raises:
+            OverloadedError: It is refused.
+        """
+        try:
+            self._dispatcher.make_sure_of_room(new_flows)
+        except OverloadedError:
+            self._metrics.changed()
+            raise
 
     async def parts(self, batch: PacketBatch) -> AsyncGenerator[Records, None]:
         """Yield the verdicts on ``batch``, ``VERDICT_DTYPE [n]``, in up to two parts."""

@@ -23,6 +23,8 @@ class DispatchCounters:
     """
 
     batches: int = 0
+    batches_refused: int = 0  # nothing of them was taken in, so no packet of theirs counts below
+    flows_refused: int = 0
     packets_in: int = 0
     packets_applied: int = 0  # judged, kept by a tracker, or their flow had its answer already
     packets_duplicate: int = 0

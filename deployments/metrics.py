@@ -49,6 +49,10 @@ class Metrics:
             description="Final verdicts.",
             tag_keys=("tier", "reason"),  # type: ignore[arg-type] # Ray declares a 1-tuple
         )
+        self._refused = metrics.Counter(
+            "serveflow_refused_flows_total",
+            description="New flows in batches that were refused under overload.",
+        )
         self._escalated = metrics.Counter(
             "serveflow_escalated_flows_total", description="Flows that packet 1 did not settle."
         )
@@ -78,6 +82,7 @@ class Metrics:
         self._timer = None
         now, last = self._counters, self._published
         _add(self._flows, now.flows_admitted - last.flows_admitted)
+        _add(self._refused, now.flows_refused - last.flows_refused)
         _add(self._escalated, now.flows_escalated - last.flows_escalated)
         for outcome in ("applied", "duplicate", "malformed", "shed"):
             name = f"packets_{outcome}"

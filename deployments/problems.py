@@ -6,6 +6,7 @@ HTTP says it as ``application/problem+json`` (RFC 9457), gRPC as a status
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -18,15 +19,31 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException
 
-from flows.errors import BodyTooLargeError, ServiceUnavailableError, WireError
+from flows.errors import (
+    BodyTooLargeError,
+    OverloadedError,
+    ServiceUnavailableError,
+    WireError,
+)
 
 __all__ = ["add_problem_handlers", "problem", "problem_of"]
 
 PROBLEM_JSON = "application/problem+json"
 
 
-def problem(status: int, detail: str) -> JSONResponse:
-    """Return an error as a problem document."""
+def problem(status: int, detail: str, retry_after_s: float | None = None) -> JSONResponse:
+    """Return an error as a problem document.
+
+    Args:
+        status: The HTTP status.
+        detail: What went wrong.
+        retry_after_s: When to try again; ``Retry-After`` says it in whole seconds (RFC 9110),
+            ``Retry-After-Ms`` as it is.
+    """
+    headers = {}
+    if retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(retry_after_s))
+        headers["retry-after-ms"] = str(round(1e3 * retry_after_s))
     return JSONResponse(
         {
             "type": "about:blank",
@@ -35,6 +52,7 @@ def problem(status: int, detail: str) -> JSONResponse:
             "detail": detail,
         },
         status_code=status,
+        headers=headers,
         media_type=PROBLEM_JSON,
     )
 
@@ -55,6 +73,8 @@ def problem_of(error: Exception) -> tuple[HTTPStatus, str]:
             return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
         case ValidationError():
             return HTTPStatus.UNPROCESSABLE_ENTITY, _first(error.errors())
+        case OverloadedError():
+            return HTTPStatus.TOO_MANY_REQUESTS, str(error)
         case ServiceUnavailableError():
             return HTTPStatus.SERVICE_UNAVAILABLE, str(error)
         case RayServeException() | RayActorError():
@@ -69,9 +89,17 @@ def add_problem_handlers(api: FastAPI) -> None:
     """Make every error that ``api`` answers a problem document."""
 
     async def _answer(_: Request, error: Exception) -> JSONResponse:
-        return problem(*problem_of(error))
+        return problem(*problem_of(error), getattr(error, "retry_after_s", None))
 
-    for kind in (WireError, ValidationError, RayServeException, RayActorError, Exception):
+    expected = (
+        WireError,
+        ValidationError,
+        ServiceUnavailableError,
+        RayServeException,
+        RayActorError,
+    )
+    # What only Exception matches is raised once more after its answer, and Ray Serve logs it.
+    for kind in (*expected, Exception):
         api.add_exception_handler(kind, _answer)
 
     @api.exception_handler(RequestValidationError)

@@ -21,18 +21,21 @@ from deployments.dispatch import Dispatcher
 from deployments.grpc_methods import GrpcMethods
 from deployments.handles import HandleFastTiers, HandleSlowTiers, HandleTracker
 from deployments.json_form import JsonBatch, verdicts_to_json
+from deployments.limits import Limits
 from deployments.local import LocalFastTiers, LocalSlowTiers
 from deployments.metrics import Metrics
 from deployments.problems import add_problem_handlers, problem
 from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
 from deployments.settling import Pace
 from deployments.streamed import StreamedResponse
-from flows.wire import ARROW_STREAM, PacketBatch
+from flows.errors import OverloadedError
+from flows.wire import ARROW_STREAM, NEW_FLOWS, PacketBatch
 from models.cascade import load_cascade
 
 __all__ = ["Router", "RouterSettings", "api"]
 
 JSON = "application/json"
+_BODIES = 8  # of the largest size, which may be in memory before they are whole
 _JSON_BYTES = 4 * 1024 * 1024  # parsing JSON costs far more memory than its text
 
 api = FastAPI(
@@ -54,12 +57,14 @@ class RouterSettings:
         bundle: The bundle's folder, loaded here only when no model handles are given.
         max_body_bytes: The most bytes of one body.
         pace: How rows for trackers are gathered.
+        limits: How much is taken on before load is shed.
     """
 
     spec: CascadeSpec
     bundle: Path
     max_body_bytes: int
     pace: Pace
+    limits: Limits
 
 
 @serve.deployment
@@ -90,6 +95,7 @@ class Router(GrpcMethods):
             self._trackers,
             self._slow_tiers(slow),
             settings.pace,
+            settings.limits,
         )
         self.answers = Answers(
             settings.spec,
@@ -99,6 +105,7 @@ class Router(GrpcMethods):
             settings.max_body_bytes,
         )
         self._secret = secrets.token_bytes(32)
+        self._read_bytes = 0  # of bodies that are not whole yet
 
     def _fast_tiers(self, handle: DeploymentHandle[Any] | None) -> FastTiers:
         if handle is not None:
@@ -137,6 +144,9 @@ class Router(GrpcMethods):
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == ARROW_STREAM:
+            declared = request.headers.get(NEW_FLOWS, "")
+            if declared.isdecimal():
+                self.answers.make_sure_of_room(int(declared))
             data = await self._body(request, self._settings.max_body_bytes)
             return await self._stream(self.answers.read(data))
         if kind == JSON:
@@ -154,13 +164,22 @@ class Router(GrpcMethods):
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             raise too_large(limit)
+        if self._read_bytes > _BODIES * self._settings.max_body_bytes:
+            raise OverloadedError(
+                "too many bodies are being read: submit this one again a little later",
+                self._settings.limits.retry_after_s,
+            )
         chunks = []
         size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large(limit)
-            chunks.append(chunk)
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                self._read_bytes += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+                chunks.append(chunk)
+        finally:
+            self._read_bytes -= size
         return b"".join(chunks)
 
     async def _stream(self, batch: PacketBatch) -> Response:

@@ -91,6 +91,7 @@ class Settling:
 
     Attributes:
         incarnations: The latest one of each tracker.
+        asked_flows: Flows that the deeper tiers have before them.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Settling:
         self._timer: asyncio.TimerHandle | None = None
         self._fired_s = -np.inf
         self.incarnations: dict[int, str] = {}
+        self.asked_flows = 0
         self._counters = counters
 
     def begin(self, batch: PacketBatch, packets: Records, marks: Records) -> Settlement:
@@ -264,12 +266,15 @@ class Settling:
 
     async def _judge(self, found: list[_Found]) -> None:
         due = _joined([one.due for one in found])
+        self.asked_flows += len(due.flows)
         try:
             answers = await self._slow.answer(due)
         except Exception as error:  # the batch's answer breaks off with it
             for one in found:
                 one.settlement.fail(error)
             return
+        finally:
+            self.asked_flows -= len(due.flows)
         verdicts = deep_verdicts(due, answers, self._depth)
         again = answers["final"] == 0
         # A flow that was handed out for good is gone from its tracker already.

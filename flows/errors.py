@@ -15,6 +15,7 @@
     ├── SettingsError                a setting is unknown or out of range
     └── ServiceError                 the service did not answer as it should
         ├── ServiceUnavailableError  it cannot be reached, or is not ready; trying again may help
+        │   └── OverloadedError      it has more to do than it can; try again a little later
         └── ServiceRefusedError      it refused the request; trying the same again will not help
 
 Each message names the thing, says what is wrong and, where there is one, what to do next.
@@ -32,6 +33,7 @@ __all__ = [
     "CaptureTruncatedError",
     "LabelsError",
     "LinkTypeError",
+    "OverloadedError",
     "ServeFlowError",
     "ServiceError",
     "ServiceRefusedError",
@@ -102,6 +104,19 @@ class ServiceError(ServeFlowError):
 
 class ServiceUnavailableError(ServiceError):
     """The service cannot be reached or is not ready; trying again may help."""
+
+
+class OverloadedError(ServiceUnavailableError):
+    """The service has more to do than it can; nothing of the request has been done.
+
+    Args:
+        message: What to tell.
+        retry_after_s: When to try again.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ServiceRefusedError(ServiceError):

@@ -31,20 +31,28 @@ from flows.verdict import VERDICT_DTYPE
 __all__ = [
     "ARROW_STREAM",
     "MAX_BATCH_PACKETS",
+    "NEW_FLOWS",
     "PACKET_FORMAT",
     "PACKET_SCHEMA",
     "VERDICT_FORMAT",
+    "OpenedBatch",
     "PacketBatch",
     "VerdictReader",
     "VerdictWriter",
     "decode_batch",
     "encode_batch",
     "malformed_rows",
+    "new_flows_of",
+    "open_batch",
     "packet_schema",
 ]
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 """The media type of both forms (IANA)."""
+
+NEW_FLOWS = "serveflow-new-flows"
+"""HTTP header of a batch: rows that are a flow's first packet. A service that has too much to do
+can refuse the batch by it, before reading it."""
 
 PACKET_FORMAT = "serveflow.packets.v1"
 VERDICT_FORMAT = "serveflow.verdicts.v1"
@@ -143,8 +151,49 @@ def encode_batch(batch: PacketBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedBatch:
+    """A packet batch whose columns have been checked, not copied yet.
+
+    Attributes:
+        collector: Name of the collector incarnation.
+        watermark_ns: Every packet of this collector up to this capture time has been submitted.
+    """
+
+    collector: str
+    watermark_ns: int
+    _parts: list[pa.RecordBatch]
+    _dtype: np.dtype[np.void]
+
+    @property
+    def new_flows(self) -> int:
+        """Rows that are a flow's first packet."""
+        columns = ("packet_index", "flow_end_reason")
+        return sum(_firsts(*(p.column(c).to_numpy() for c in columns)) for p in self._parts)
+
+    def read(self) -> PacketBatch:
+        """Return the batch as records."""
+        parts = [_from_arrow(part, self._dtype) for part in self._parts]
+        packets = parts[0] if len(parts) == 1 else joined([np.empty(0, self._dtype), *parts])
+        return PacketBatch(self.collector, self.watermark_ns, packets)
+
+
+def new_flows_of(packets: Records) -> int:
+    """Return how many of ``PACKET_DTYPE [n]`` are a flow's first packet."""
+    return _firsts(packets["packet_index"], packets["flow_end_reason"])
+
+
+def _firsts(index: np.ndarray[Any, Any], mark: np.ndarray[Any, Any]) -> int:
+    return int(((index == 0) & (mark == FlowEndReason.NONE)).sum())
+
+
 def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> PacketBatch:
-    """Read a packet batch.
+    """Read a packet batch; see :func:`open_batch`."""
+    return open_batch(body, with_header=with_header).read()
+
+
+def open_batch(body: bytes | memoryview, *, with_header: bool = False) -> OpenedBatch:
+    """Check a packet batch, without copying its columns.
 
     Args:
         body: What was submitted.
@@ -154,7 +203,6 @@ def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> Pack
         WireSchemaError: The columns, their types or the metadata are not those of a packet batch.
         WireError: The body is no Arrow IPC stream, is compressed, or has too many rows.
     """
-    dtype = packet_dtype(with_header)
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
         schema_message = messages.read_next_message()
@@ -172,11 +220,10 @@ def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> Pack
             part.validate(full=True)
             if any(column.null_count for column in part.columns):
                 raise WireSchemaError("a column holds nulls; none may")
-            parts.append(_from_arrow(part, dtype))
+            parts.append(part)
     except (pa.ArrowException, OSError, EOFError, StopIteration, ValueError) as error:
         raise WireError(f"not an Arrow IPC stream: {_first_line(error)}") from None
-    packets = parts[0] if len(parts) == 1 else joined([np.empty(0, dtype), *parts])
-    return PacketBatch(collector, watermark_ns, packets)
+    return OpenedBatch(collector, watermark_ns, parts, packet_dtype(with_header))
 
 
 def _record_batches(messages: Any) -> Iterator[Any]:

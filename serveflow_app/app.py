@@ -9,6 +9,7 @@ from ray.serve import Application, Deployment
 
 from deployments.fast_model import FastModel
 from deployments.flow_tracker import FlowTracker
+from deployments.limits import Limits
 from deployments.local import spec_of
 from deployments.router import Router, RouterSettings
 from deployments.settling import Pace
@@ -41,7 +42,8 @@ def build_app(args: AppArgs) -> Application:
         for t in range(args.trackers)
     ]
     router = _deployment(Router)
-    settings = RouterSettings(spec, bundle, args.max_body_bytes, Pace(args.gather_s))
+    limits = Limits(args.max_slow_flows, args.max_waiting_flows)
+    settings = RouterSettings(spec, bundle, args.max_body_bytes, Pace(args.gather_s), limits)
     if args.placement == "colocated":
         return router.bind(settings, trackers, None, None)
     fast = _deployment(FastModel).bind(bundle, spec.fast_tiers)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.limits import Limits
+
 __all__ = [
     "DEFAULT_GRPC_PORT",
     "DEFAULT_HOST",
@@ -61,6 +63,22 @@ class AppArgs(BaseModel):
             "one. Verdicts on packet 1 do not wait for it.",
         ),
     ] = 0.05
+    max_waiting_flows: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="New flows that may wait for their first answer at one Router; beyond it "
+            "batches with new flows are refused: 429 with Retry-After, RESOURCE_EXHAUSTED.",
+        ),
+    ] = Limits().waiting_flows
+    max_slow_flows: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Flows of one Router that SlowModel may have before it; beyond it new "
+            "flows keep the verdict of packet 1, with the reason degraded.",
+        ),
+    ] = Limits().slow_flows
     max_body_bytes: Annotated[
         int, Field(ge=1024, description="The most bytes of one submitted body.")
     ] = 16 * 1024 * 1024

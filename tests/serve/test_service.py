@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flows.capture import CaptureReader
 from flows.errors import ServiceRefusedError, ServiceUnavailableError
 from flows.packet import PACKET_DTYPE, packet_dtype
 from flows.table import FlowTable
-from flows.wire import ARROW_STREAM, PacketBatch
+from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, PacketBatch, encode_batch
 from models.cascade import load_cascade
 
 pytestmark = pytest.mark.serve
@@ -187,6 +188,31 @@ def test_the_sender_names_refusals_and_absence(running: Running, sender: HttpSen
         pytest.raises(ServiceRefusedError, match=r"no ServeFlow service|answered 404"),
     ):
         other.schema()
+
+
+def test_new_flows_are_refused_before_too_many_wait(running: Running, http: httpx.Client) -> None:
+    """Two batches at a time of as many new flows as may be: the second finds the first waiting."""
+    now_ns = 1_700_000_000 * 10**9
+    bodies = [
+        encode_batch(PacketBatch(f"flood-{i}", now_ns, first_packets(MAX_BATCH_PACKETS)))
+        for i in range(4)
+    ]
+
+    def post(body: bytes) -> httpx.Response:
+        url = f"{running.separate}/v1/batches"
+        return httpx.post(
+            url, content=body, headers={"content-type": ARROW_STREAM}, trust_env=False, timeout=60
+        )
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = list(pool.map(post, bodies))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) < len(bodies)
+    for answer in refused:
+        assert_problem(answer, 429, "waiting for their first answer")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert http.get("/v1/status").json()["holds"]
+    assert http.get("/healthz").status_code == 200
 
 
 def test_headers_that_the_bundle_does_not_read_are_refused(sender: HttpSender) -> None:

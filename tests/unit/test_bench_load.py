@@ -17,12 +17,12 @@ from benchmarks.patched import EARLIEST_NS, PatchedBatch
 from benchmarks.recorded import RepeatedCaptures, read_captures
 from benchmarks.template import FlowTemplate, flow_template
 from benchmarks.transports import TRANSPORTS
-from flows.errors import ServiceUnavailableError, SettingsError
+from flows.errors import OverloadedError, ServiceUnavailableError, SettingsError
 from flows.ids import flow_ids, flow_numbers
 from flows.packet import FlowEndReason, Records
 from flows.table import FlowTable
 from flows.verdict import VERDICT_DTYPE, Reason
-from flows.wire import decode_batch
+from flows.wire import decode_batch, new_flows_of
 
 DEPTH = 5
 SECOND = 1_000_000_000
@@ -136,8 +136,11 @@ class FakeService:
     def schema(self) -> None:
         raise NotImplementedError
 
-    def submit(self, body: bytes | bytearray) -> Iterator[tuple[Records, dict[str, Any]]]:
+    def submit(
+        self, body: bytes | bytearray, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         packets = decode_batch(bytes(body)).packets
+        assert new_flows == new_flows_of(packets)
         self._rest.wait(self.delay_s)
         firsts = packets[packets["packet_index"] == 0]
         ids = firsts["flow_id"]
@@ -195,7 +198,9 @@ def test_a_slow_service_cannot_hide_its_backlog(
 
 
 def test_a_refused_batch_ends_the_load(template: FlowTemplate, fake: type[FakeService]) -> None:
-    def refuse(self: FakeService, body: bytes) -> Iterator[tuple[Records, dict[str, Any]]]:
+    def refuse(
+        self: FakeService, body: bytes, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         raise ServiceUnavailableError("busy: try again")
 
     fake.submit = refuse  # type: ignore[method-assign,assignment]
@@ -215,11 +220,11 @@ def test_a_load_goes_on_under_overload_when_told_so(
     answer = fake.submit
 
     def refuse_every_other(
-        self: FakeService, body: bytes
+        self: FakeService, body: bytes, new_flows: int
     ) -> Iterator[tuple[Records, dict[str, Any]]]:
         if next(turn) % 2:
             raise ServiceUnavailableError("busy: try again")
-        yield from answer(self, body)
+        yield from answer(self, body, new_flows)
 
     fake.submit = refuse_every_other  # type: ignore[method-assign,assignment]
     trial = Trial(2_000.0, 0.0, 0.5, spread=spread, batch_flows=50, keep_going=True)
@@ -231,6 +236,26 @@ def test_a_load_goes_on_under_overload_when_told_so(
     assert not outcome.holds(60_000.0)
 
 
+def test_what_an_overloaded_service_does_not_take_is_held_and_sent_again(
+    template: FlowTemplate, fake: type[FakeService]
+) -> None:
+    turn = iter(range(10**6))
+    answer = fake.submit
+
+    def put_off_every_other(
+        self: FakeService, body: bytes, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
+        if next(turn) % 2 == 0:
+            raise OverloadedError("too much to do", retry_after_s=0.01)
+        yield from answer(self, body, new_flows)
+
+    fake.submit = put_off_every_other  # type: ignore[method-assign,assignment]
+    outcome = run_trial(Trial(1_000.0, 0.0, 0.5, drain_s=5.0), template, "fake", "")
+    assert outcome.held_back > 0
+    assert (outcome.refused, outcome.lost_flows, outcome.doubled) == (0, 0, 0)
+    assert outcome.holds(60_000.0)
+
+
 @pytest.mark.parametrize("spread", [True, False])
 def test_flows_of_a_tracker_that_died_are_sent_again(
     template: FlowTemplate, fake: type[FakeService], spread: bool
@@ -239,7 +264,9 @@ def test_flows_of_a_tracker_that_died_are_sent_again(
     forgotten: set[int] = set()
     lock = threading.Lock()
 
-    def forget_once(self: FakeService, body: bytes) -> Iterator[tuple[Records, dict[str, Any]]]:
+    def forget_once(
+        self: FakeService, body: bytes, new_flows: int
+    ) -> Iterator[tuple[Records, dict[str, Any]]]:
         packets = decode_batch(bytes(body)).packets
         ids = packets["flow_id"][packets["packet_index"] == 0]
         with lock:

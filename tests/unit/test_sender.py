@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from collectors.sender import HttpSender
-from flows.errors import ServiceRefusedError, ServiceUnavailableError
+from flows.errors import (
+    OverloadedError,
+    ServiceRefusedError,
+    ServiceUnavailableError,
+    SettingsError,
+)
 from flows.packet import PACKET_DTYPE
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
@@ -28,10 +33,14 @@ class Server:
         self.status = 200
         self.kind = "application/json"
         self.body = b"{}"
+        self.headers: dict[str, str] = {}
         self.seen: list[bytes] = []
+        self.clients: set[tuple[str, int]] = set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
                 self.answer()
 
@@ -43,6 +52,9 @@ class Server:
                 self.send_response(outer.status)
                 self.send_header("content-type", outer.kind)
                 self.send_header("content-length", str(len(outer.body)))
+                outer.clients.add(self.client_address)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(outer.body)
 
@@ -97,6 +109,50 @@ def test_what_may_help_when_tried_again(server: Server, sender: HttpSender, stat
     server.body = json.dumps({"detail": "busy"}).encode()
     with pytest.raises(ServiceUnavailableError, match=f"{status}: busy"):
         list(sender.submit(BATCH))
+
+
+@pytest.mark.parametrize(
+    ("headers", "retry_after_s"),
+    [
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "1", "retry-after-ms": "200"}, 0.2),
+        ({"retry-after": "99999999"}, 60.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1.0),
+        ({}, 1.0),
+    ],
+)
+def test_an_overloaded_service_says_when_to_try_again(
+    server: Server, sender: HttpSender, headers: dict[str, str], retry_after_s: float
+) -> None:
+    server.status = 429
+    server.headers = headers
+    with pytest.raises(OverloadedError) as refusal:
+        list(sender.submit(BATCH))
+    assert refusal.value.retry_after_s == retry_after_s
+
+
+def test_one_connection_serves_many_batches(server: Server, sender: HttpSender) -> None:
+    writer = VerdictWriter(("a",), "v1")
+    server.kind = ARROW_STREAM
+    server.body = writer.part(np.zeros(1, VERDICT_DTYPE)) + writer.end()
+    for _ in range(5):
+        list(sender.submit(BATCH))
+    assert len(server.clients) == 1
+
+
+def test_an_answer_that_goes_on_behind_its_end_is_refused(
+    server: Server, sender: HttpSender
+) -> None:
+    writer = VerdictWriter(("a",), "v1")
+    server.kind = ARROW_STREAM
+    server.body = writer.part(np.zeros(1, VERDICT_DTYPE)) + writer.end() + bytes(100_000)
+    with pytest.raises(ServiceUnavailableError, match="goes on after its end"):
+        list(sender.submit(BATCH))
+
+
+def test_an_address_of_another_kind_says_what_is_wanted() -> None:
+    with pytest.raises(SettingsError, match="such as http://"):
+        HttpSender("127.0.0.1:8000")
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
