@@ -15,6 +15,7 @@ __all__ = [
     "points_table",
     "rate_tables",
     "scale_tables",
+    "start_up_table",
 ]
 
 
@@ -87,6 +88,18 @@ def _conservation(status: dict[str, Any] | None) -> str:
         f"{flows['open']:,} + lost {flows['lost']:,}: "
         f"{'holds' if status['holds'] else 'DOES NOT HOLD'}"
     )
+
+
+def start_up_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench start-up``."""
+    title = (
+        f"first verdict after {result['first_verdict_s']:.1f} s (ready after "
+        f"{result['ready_s']:.1f} s); memory in all {result['memory_mib']['all']:,.0f} MiB"
+    )
+    table = plain_table(title, ("process", "MiB"), _caption(result))
+    for part, mib in result["memory_mib"].items():
+        table.add_row(part, f"{mib:,.0f}")
+    return table
 
 
 def points_table(result: dict[str, Any]) -> Table:

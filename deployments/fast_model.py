@@ -7,13 +7,14 @@ from pathlib import Path
 from ray import serve
 
 from deployments.local import LocalFastTiers
+from deployments.scaling import BusyTime
 from models.cascade import load_cascade
 
 __all__ = ["FastModel"]
 
 
 @serve.deployment
-class FastModel(LocalFastTiers):
+class FastModel(LocalFastTiers, BusyTime):
     """The tiers that answer on packet 1, behind a handle.
 
     Args:

@@ -26,6 +26,7 @@ from deployments.local import LocalFastTiers, LocalSlowTiers
 from deployments.metrics import Metrics
 from deployments.problems import add_problem_handlers, problem
 from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
+from deployments.scaling import BusyTime
 from deployments.settling import Pace
 from deployments.streamed import StreamedResponse
 from flows.errors import OverloadedError
@@ -69,7 +70,7 @@ class RouterSettings:
 
 @serve.deployment
 @serve.ingress(api)
-class Router(GrpcMethods):
+class Router(GrpcMethods, BusyTime):
     """The ingress of the service: HTTP here, gRPC in :class:`GrpcMethods`.
 
     Args:

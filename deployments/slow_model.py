@@ -7,13 +7,14 @@ from pathlib import Path
 from ray import serve
 
 from deployments.local import LocalSlowTiers
+from deployments.scaling import BusyTime
 from models.cascade import load_cascade
 
 __all__ = ["SlowModel"]
 
 
 @serve.deployment
-class SlowModel(LocalSlowTiers):
+class SlowModel(LocalSlowTiers, BusyTime):
     """The deeper tiers, behind a handle.
 
     Args:
