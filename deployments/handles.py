@@ -6,19 +6,30 @@ Arguments travel by value: by reference (the object store) costs more at every s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.portions import due_portions, packet_portions
 from deployments.protocols import Absorb, Absorbed
 from flows.join import Due
 from flows.packet import Records
+from flows.records import joined
 
 __all__ = ["HandleFastTiers", "HandleSlowTiers", "HandleTracker"]
 
 
 def _by_value(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(_by_reference=False)
+
+
+async def _together(method: DeploymentHandle[Any], portions: Iterable[Any]) -> Records:
+    """Call a model with each portion at the same time; return all that it says, in order."""
+    calls = [method.remote(portion) for portion in portions]
+    if len(calls) == 1:
+        return cast(Records, await calls[0])
+    return joined([cast(Records, await call) for call in calls])
 
 
 class HandleFastTiers:
@@ -29,7 +40,7 @@ class HandleFastTiers:
 
     async def answer(self, packets: Records) -> Records:
         """Judge first packets; see :class:`deployments.protocols.FastTiers`."""
-        return cast(Records, await self._answer.remote(packets))
+        return await _together(self._answer, packet_portions(packets))
 
 
 class HandleSlowTiers:
@@ -40,7 +51,7 @@ class HandleSlowTiers:
 
     async def answer(self, due: Due) -> Records:
         """Judge the due flows; see :class:`deployments.protocols.SlowTiers`."""
-        return cast(Records, await self._answer.remote(due))
+        return await _together(self._answer, due_portions(due))
 
 
 class HandleTracker:

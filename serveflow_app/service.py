@@ -45,6 +45,8 @@ _ENVIRONMENT = {
     # The controller looks after its replicas so often; at Ray's .1 s it takes an eighth of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    # A tracker may be told of many flows at once, or have many that are due: 4 MB are too few.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(1024**3),
     # Ray starts workers at nice 15: anything else on the box would starve them.
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
