@@ -25,14 +25,15 @@ from benchmarks.overlay import play
 from benchmarks.recorded import RepeatedCaptures, read_captures
 from benchmarks.results import spread
 from collectors.collector import Settled
-from collectors.replay import ReplaySettings
 from collectors.sender import Part
+from flows.compiled import kernel
+from flows.join_due import hand_out
 from flows.packet import Records, packet_dtype
 from flows.table import FlowTable
 from models.bundle import BundleContents, read_bundle
 from models.cascade import Cascade
 from models.inputs import see
-from serveflow_app.local_sender import LocalSender
+from serveflow_app.local_sender import LOCAL_REPLAY, LocalSender
 from serveflow_app.settings import bundle_folder
 
 __all__ = ["measure_engine", "one_core"]
@@ -133,9 +134,8 @@ def _round(
         answered.update(dict(zip(tiers.tolist(), counts.tolist(), strict=True)))
 
     sender = LocalSender(cascade)
-    settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
     begin_s = time.perf_counter()
-    seen = play(source, sender, settings, on_settled)
+    seen = play(source, sender, LOCAL_REPLAY, on_settled)
     found["file_to_verdicts"] = (time.perf_counter() - begin_s) / seen * 1e6
     sender.close()
     return found
@@ -147,10 +147,10 @@ def _packet_side(
     """Read, decode, track, and make the deepest tier's features of every flow."""
     depth = cascade.depth
     dtype = packet_dtype(cascade.needs_header)
-    raw = np.dtype((np.void, dtype.itemsize))  # copied whole, and not field by field
     table = FlowTable(first_packets=depth)
-    blocks = np.empty(flows * depth, raw)
+    blocks = np.empty((flows, depth), dtype)
     blocks.view(np.uint8)[:] = 0  # touched, as memory in use is
+    sizes = np.zeros(flows, np.int64)
     chunks = source.chunks()
     watch = _Stopwatch()
     while True:
@@ -160,15 +160,12 @@ def _packet_side(
             break
         update = table.update(chunk.packets, chunk.endpoints)
         watch.lap("table")
-        kept = update.kept
-        place = update.flow_number[kept] * np.uint64(depth) + chunk.packets["packet_index"][kept]
-        blocks[place] = chunk.packets.view(raw).take(kept)
+        _keep(chunk.packets, update.kept, update.flow_number, blocks, sizes)
         watch.lap("first_packets")
-    packets = blocks.view(dtype)
-    there = packets["ip_bytes"] != 0
     offsets = np.zeros(flows + 1, np.int64)
-    np.cumsum(there.reshape(flows, depth).sum(axis=1), out=offsets[1:])
-    packets = packets.view(raw)[there].view(dtype)
+    np.cumsum(sizes, out=offsets[1:])
+    packets = np.empty(offsets[-1], dtype)
+    hand_out(blocks, np.arange(flows, dtype=np.int32), offsets, packets)
     watch.lap("first_packets")
     deepest = contents.tiers[-1]
     for begin in range(0, flows, _BATCH):
@@ -176,6 +173,21 @@ def _packet_side(
         see(deepest.inputs, packets, offsets, depth, deepest.sight, rows)
     watch.lap("features")
     return watch, _FirstPackets(packets, offsets)
+
+
+@kernel
+def _keep(
+    packets: Records,
+    kept: npt.NDArray[np.int64],
+    numbers: npt.NDArray[np.uint64],
+    blocks: Records,
+    sizes: npt.NDArray[np.int64],
+) -> None:
+    """Copy the packets ``kept`` to their flows' blocks."""
+    for i in kept:
+        flow = np.int64(numbers[i])
+        blocks[flow, packets[i].packet_index] = packets[i]
+        sizes[flow] += 1
 
 
 def _tier_us(cascade: Cascade, t: int, firsts: _FirstPackets) -> float:

@@ -62,10 +62,14 @@ def with_other_hosts(endpoints: Records, copy: npt.NDArray[np.uint64] | int) -> 
         copy: Number of the copy, one for all or uint64 ``[n]``; 0: the hosts stay.
     """
     changed = endpoints.copy()
-    shift = np.asarray(copy, np.uint64) << np.uint64(32)
-    changed["src_hi"] ^= shift
-    changed["dst_hi"] ^= shift
+    _shift_hosts(changed, copy)
     return changed
+
+
+def _shift_hosts(endpoints: Records, copy: npt.NDArray[np.uint64] | int) -> None:
+    shift = np.asarray(copy, np.uint64) << np.uint64(32)
+    endpoints["src_hi"] ^= shift
+    endpoints["dst_hi"] ^= shift
 
 
 def read_captures(paths: Sequence[Path], *, with_header: bool = False) -> Recorded:
@@ -158,5 +162,6 @@ class RepeatedCaptures:
                     shift_ns = clock_ns - int(times[0])
                 times += shift_ns
                 clock_ns = max(clock_ns, int(times.max()))
-                yield Decoded(chunk.packets, with_other_hosts(chunk.endpoints, number))
+                _shift_hosts(chunk.endpoints, number)  # in place: nobody else has this chunk
+                yield chunk
             clock_ns += self._gap_ns

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from collectors import ledger_kernels as kernels
 from flows.ids import flow_numbers
 from flows.packet import Records, packet_dtype
-from flows.records import copied, taken
+from flows.records import as_bytes, copied, taken
 from flows.table import FLOW_DTYPE
 
 __all__ = ["Formed", "Ledger"]
@@ -66,6 +66,9 @@ class Ledger:
         self._blocks = np.zeros((capacity, depth), packet_dtype(with_header))
         self._free = np.arange(capacity, dtype=np.int32)
         self._free_count = capacity
+        self._blank_entry = np.zeros(1, kernels.ENTRY_DTYPE)
+        self._blank_packet = np.zeros(1, self._blocks.dtype)
+        self._out = np.empty(0, self._blocks.dtype)
         self._queue = np.empty(capacity, np.uint64)
         self._queued = 0
         self._base = np.uint64(0)
@@ -92,15 +95,7 @@ class Ledger:
     def enter(self, flows: Records) -> None:
         """Take new flows in, ``FLOW_DTYPE [n]``, in order of their numbers."""
         self._reserve(len(flows))
-        at = (self._end + np.arange(len(flows), dtype=np.uint64)) & np.uint64(
-            len(self._entries) - 1
-        )
-        self._flows[at] = flows
-        fresh = np.zeros(len(flows), kernels.ENTRY_DTYPE)
-        fresh["flow_id"] = flows["flow_id"]
-        fresh["block"] = -1
-        fresh["state"] = kernels.NEW
-        self._entries[at] = fresh
+        kernels.enter(self._entries, self._flows, self._end, self._blank_entry, flows)
         self._end += np.uint64(len(flows))
 
     def keep(
@@ -124,11 +119,13 @@ class Ledger:
 
     def form(self, limit: int, clock_ns: int, now_ns: int) -> Formed:
         """Take up to ``limit`` rows to send at ``clock_ns`` (capture) and ``now_ns`` (wall)."""
-        out = np.zeros(max(limit, self._depth + 1), self._blocks.dtype)
-        flows = np.empty(len(out), np.uint64)
+        size = max(limit, self._depth + 1)
+        if len(self._out) != size:  # kept, as touching new memory costs as much as filling it
+            self._out = np.empty(size, self._blocks.dtype)
+        out, flows = self._out, np.empty(size, np.uint64)
         rows, written, self._queued, written_ns, queued_ns = kernels.form(
             self._entries, self._blocks, self._queue, self._queued, self._base,
-            clock_ns, self._max_wait_ns, now_ns, out, flows,
+            clock_ns, self._max_wait_ns, now_ns, self._blank_packet, out, flows,
         )  # fmt: skip
         return Formed(
             copied(out[:rows]),
@@ -192,10 +189,10 @@ class Ledger:
         for name in ("_entries", "_flows"):
             old = getattr(self, name)
             grown = np.zeros(new, old.dtype)
-            grown[new_at] = old[old_at]
+            as_bytes(grown)[new_at] = as_bytes(old)[old_at]
             setattr(self, name, grown)
         blocks = np.zeros((new, self._depth), self._blocks.dtype)
-        blocks[:size] = self._blocks
+        as_bytes(blocks)[:size] = as_bytes(self._blocks)
         self._blocks = blocks
         free = np.empty(new, np.int32)
         free[: self._free_count] = self._free[: self._free_count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import compiled, kernel
 from flows.ids import mix64, unmix64
 from flows.packet import Record, Records
 
@@ -17,6 +17,7 @@ __all__ = [
     "UNCERTAIN",
     "advance_base",
     "end_flows",
+    "enter",
     "form",
     "keep",
     "overdue",
@@ -53,7 +54,24 @@ ENTRY_DTYPE = np.dtype(
 )
 
 
-@compiled
+@kernel
+def enter(entries: Records, known: Records, end: np.uint64, blank: Records, flows: Records) -> None:
+    """Enter new flows from the number ``end`` on; ``known`` keeps what is known of them.
+
+    ``blank`` is one entry that holds zeros.
+    """
+    mask = np.uint64(len(entries) - 1)
+    for i in range(len(flows)):
+        e = np.int64((end + np.uint64(i)) & mask)
+        known[e] = flows[i]
+        entries[e] = blank[0]
+        entry = entries[e]
+        entry.flow_id = flows[i].flow_id
+        entry.block = -1
+        entry.state = 1
+
+
+@kernel
 def keep(
     entries: Records,
     blocks: Records,
@@ -93,7 +111,7 @@ def keep(
     return free_count, queued
 
 
-@compiled
+@kernel
 def end_flows(
     entries: Records,
     queue: npt.NDArray[np.uint64],
@@ -122,7 +140,7 @@ def end_flows(
     return queued
 
 
-@compiled
+@kernel
 def form(
     entries: Records,
     blocks: Records,
@@ -132,10 +150,11 @@ def form(
     clock_ns: int,
     max_wait_ns: int,
     now_ns: int,
+    blank: Records,
     out: Records,
     flows: npt.NDArray[np.uint64],
 ) -> tuple[int, int, int, int, int]:
-    """Write what is to be sent into ``out``, which holds zeros.
+    """Write what is to be sent into ``out``; ``blank`` is one packet that holds zeros.
 
     Returns rows and flows written, the queue's new length, and the earliest start (ns) of the
     flows written and of those still queued.
@@ -170,6 +189,7 @@ def form(
                 rows += 1
             entry.sent = entry.kept
             if entry.end_reason and entry.end_sent == 0:
+                out[rows] = blank[0]
                 out[rows].flow_id = entry.flow_id
                 out[rows].time_ns = entry.end_ns
                 out[rows].packet_index = entry.end_packets
@@ -193,7 +213,7 @@ def form(
     return rows, written, left, written_start_ns, queued_start_ns
 
 
-@compiled
+@kernel
 def settle(
     entries: Records,
     free: npt.NDArray[np.int32],
@@ -238,7 +258,7 @@ def settle(
     return free_count, queued, finals
 
 
-@compiled
+@kernel
 def advance_base(entries: Records, base: np.uint64, end: np.uint64) -> np.uint64:
     """Return the number of the oldest flow without a final verdict."""
     mask = np.uint64(len(entries) - 1)
@@ -247,7 +267,7 @@ def advance_base(entries: Records, base: np.uint64, end: np.uint64) -> np.uint64
     return base
 
 
-@compiled
+@kernel
 def _start_over(entry: Record) -> None:
     entry.state = 1
     entry.sent = 0
@@ -256,7 +276,7 @@ def _start_over(entry: Record) -> None:
     entry.again = 1
 
 
-@compiled
+@kernel
 def reset(
     entries: Records,
     queue: npt.NDArray[np.uint64],

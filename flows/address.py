@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from flows.compiled import compiled
+from flows.compiled import inlined
 
 __all__ = ["AddressKind", "address_kind"]
 
@@ -24,7 +24,7 @@ class AddressKind(IntEnum):
     BROADCAST = 7  # 255.255.255.255, and private addresses that end in 255
 
 
-@compiled
+@inlined
 def address_kind(hi: np.uint64, lo: np.uint64) -> int:
     """Return the :class:`AddressKind` of an address in halves, as ``ENDPOINTS_DTYPE`` has it."""
     if hi == 0 and (lo >> np.uint64(32)) == 0xFFFF:

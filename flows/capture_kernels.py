@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.packet import Records
 
 __all__ = [
@@ -46,7 +46,7 @@ INTERFACE_DTYPE = np.dtype(
 _MAX_S = 1 << 32  # time stamps of pcap end in 2106; later ones are taken for damage
 
 
-@compiled
+@inlined
 def _u32(data: npt.NDArray[np.uint8], at: int, big: bool) -> np.int64:
     a, b = np.int64(data[at]), np.int64(data[at + 1])
     c, d = np.int64(data[at + 2]), np.int64(data[at + 3])
@@ -55,13 +55,13 @@ def _u32(data: npt.NDArray[np.uint8], at: int, big: bool) -> np.int64:
     return (d << 24) | (c << 16) | (b << 8) | a
 
 
-@compiled
+@inlined
 def _u16(data: npt.NDArray[np.uint8], at: int, big: bool) -> np.int64:
     a, b = np.int64(data[at]), np.int64(data[at + 1])
     return (a << 8) | b if big else (b << 8) | a
 
 
-@compiled
+@kernel
 def scan_pcap(
     data: npt.NDArray[np.uint8],
     at: int,
@@ -98,7 +98,7 @@ def scan_pcap(
         n += 1
 
 
-@compiled
+@inlined
 def _time_ns(high: np.int64, low: np.int64, units_per_s: np.uint64, offset_s: np.int64) -> np.int64:
     """Return nanoseconds since the epoch, or -1 if they are out of range."""
     stamp = (np.uint64(high) << np.uint64(32)) | np.uint64(low)
@@ -116,7 +116,7 @@ def _time_ns(high: np.int64, low: np.int64, units_per_s: np.uint64, offset_s: np
     return whole * 1_000_000_000 + part
 
 
-@compiled
+@kernel
 def scan_pcapng(
     data: npt.NDArray[np.uint8],
     at: int,

@@ -1,4 +1,9 @@
-"""One way to compile a function with numba."""
+"""The ways to compile a function with numba.
+
+numba counts references to arrays: each call that takes arrays raises and lowers their counts
+atomically, which in a call per packet costs more than its work. So what allocates nothing is
+compiled without counting.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from typing import Any, cast
 import numba
 from numba.core import config as numba_config
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "inlined", "kernel"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,13 +29,37 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     A compiled function may call those of its own module and of the modules named in
     ``_CALLED_FROM_OTHERS``, no others.
     """
+    return _compile(function)
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile as :func:`compiled` does a function that allocates nothing.
+
+    It is compiled without numba's memory runtime, so one that does allocate is refused at its
+    first call.
+    """
+    return _compile(function, _nrt=False)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a helper as :func:`kernel` does, and into whatever calls it.
+
+    For what runs for every packet; the code of each caller grows by it.
+    """
+    return _compile(function, _nrt=False, forceinline=True)
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     _set_cache_folder()
-    return cast(Callable[..., Any], numba.njit(cache=True, nogil=True, boundscheck=False)(function))
+    jit = numba.njit(cache=True, nogil=True, boundscheck=False, **options)
+    return cast(Callable[..., Any], jit(function))
 
 
 # numba compiles a function anew when its own file has changed, but not when that of a function
 # it calls has. So the cache of each version of these modules stands in a folder of its own.
-_CALLED_FROM_OTHERS = ("address.py", "header.py", "ids.py", "link.py", "table_entries.py")
+_CALLED_FROM_OTHERS = (
+    "address.py", "compiled.py", "header.py", "ids.py", "link.py", "table_entries.py",
+)  # fmt: skip
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.address import address_kind
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.header import write_header
 from flows.link import find_ip, u16
 from flows.packet import ENDPOINTS_DTYPE, Record, Records, packet_dtype
@@ -99,7 +99,7 @@ def decode_frames(
     return Decoded(packets[:n], endpoints[:n])
 
 
-@compiled
+@inlined
 def _u64(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
     value = np.uint64(0)
     for i in range(8):
@@ -107,7 +107,7 @@ def _u64(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
     return value
 
 
-@compiled
+@kernel
 def _decode(
     data: npt.NDArray[np.uint8],
     frames: Records,
@@ -147,12 +147,12 @@ def _decode(
     return n
 
 
-@compiled
+@inlined
 def _kinds(ends: Record) -> int:
     return address_kind(ends.src_hi, ends.src_lo) << 4 | address_kind(ends.dst_hi, ends.dst_lo)
 
 
-@compiled
+@inlined
 def _ipv4(
     data: npt.NDArray[np.uint8], at: int, end: int, wire: int, packet: Record, ends: Record
 ) -> int:
@@ -187,7 +187,7 @@ def _ipv4(
     return _transport(data, np.int64(data[at + 9]), at + header, end, total - header, packet, ends)
 
 
-@compiled
+@inlined
 def _ipv6(
     data: npt.NDArray[np.uint8], at: int, end: int, wire: int, packet: Record, ends: Record
 ) -> int:
@@ -239,7 +239,7 @@ def _ipv6(
     return 7
 
 
-@compiled
+@inlined
 def _transport(
     data: npt.NDArray[np.uint8],
     protocol: int,
@@ -298,7 +298,7 @@ def _transport(
     return 0
 
 
-@compiled
+@inlined
 def _icmp_counterpart(kind: int) -> int:
     """Return the type of the answer to an ICMP message, or -1; as Community ID v1 pairs them."""
     if kind == 8 or kind == 0:
@@ -314,7 +314,7 @@ def _icmp_counterpart(kind: int) -> int:
     return -1
 
 
-@compiled
+@inlined
 def _icmpv6_counterpart(kind: int) -> int:
     """Return the type of the answer to an ICMPv6 message, or -1; as Community ID v1 pairs them."""
     if kind == 128 or kind == 129:
@@ -332,7 +332,7 @@ def _icmpv6_counterpart(kind: int) -> int:
     return -1
 
 
-@compiled
+@inlined
 def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, packet: Record) -> None:
     found = 0
     while at < stop and at < end:

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.packet import Record
 
 __all__ = ["write_header"]
 
 
-@compiled
+@kernel
 def write_header(
     data: npt.NDArray[np.uint8],
     ip: int,
@@ -67,7 +67,7 @@ def write_header(
         out[124], out[125] = data[transport + 4], data[transport + 5]
 
 
-@compiled
+@inlined
 def _options(
     data: npt.NDArray[np.uint8],
     at: int,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.ids import mix64
 from flows.packet import Record, Records
 
@@ -70,12 +70,12 @@ def new_histories(most: int = HISTORIES) -> Records:
     return np.zeros(most, HISTORY_DTYPE)
 
 
-@compiled
+@inlined
 def _log_count(x: int) -> Any:
     return min(255, np.int64(np.rint(16.0 * np.log2(1.0 + x))))
 
 
-@compiled
+@inlined
 def _bits(x: np.uint64) -> int:
     n = 0
     while x:
@@ -84,12 +84,12 @@ def _bits(x: np.uint64) -> int:
     return n
 
 
-@compiled
+@inlined
 def _inside(kind: int) -> bool:
     return kind == 3 or kind == 2
 
 
-@compiled
+@inlined
 def _find(histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64) -> Record:
     """Return the host's history, made anew if there is none or an hour has passed."""
     sets = np.uint64(len(histories) // _WAYS - 1)
@@ -111,7 +111,7 @@ def _find(histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: n
     return host
 
 
-@compiled
+@kernel
 def _begin(host: Record, hi: np.uint64, lo: np.uint64, now_ns: int) -> None:
     host.hi, host.lo, host.halved_ns = hi, lo, now_ns
     host.ports_seen = host.sizes_seen = 0
@@ -125,7 +125,7 @@ def _begin(host: Record, hi: np.uint64, lo: np.uint64, now_ns: int) -> None:
     host.tcp_window_scale = host.max_ttl = 0
 
 
-@compiled
+@kernel
 def _halve(host: Record) -> None:
     # So that a host that is watched for months looks like one that is watched for an hour or two.
     host.halved_ns += _HOUR_NS
@@ -145,7 +145,7 @@ def _halve(host: Record) -> None:
     host.resets_received >>= 1
 
 
-@compiled
+@kernel
 def _tell(host: Record, said: Record) -> None:
     said.tcp_window = host.tcp_window
     said.max_tcp_payload = host.max_tcp_payload
@@ -172,7 +172,7 @@ def _tell(host: Record, said: Record) -> None:
     said.first_packet_sizes = _bits(host.sizes_seen)
 
 
-@compiled
+@inlined
 def _add_flow(host: Record, packet: Record, outward: bool, to_many: bool) -> None:
     if packet.protocol == 6:
         host.tcp_flows += 1
@@ -201,7 +201,7 @@ def _add_flow(host: Record, packet: Record, outward: bool, to_many: bool) -> Non
     host.sizes_seen |= np.uint64(1) << (size & np.uint64(63))
 
 
-@compiled
+@inlined
 def _add_packet(host: Record, packet: Record, outward: bool) -> None:
     if outward:
         host.packets_sent += 1
@@ -222,7 +222,7 @@ def _add_packet(host: Record, packet: Record, outward: bool) -> None:
         host.resets_received += 1
 
 
-@compiled
+@kernel
 def update_histories(
     packets: Records, endpoints: Records, histories: Records, seed: np.uint64
 ) -> None:

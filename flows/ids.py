@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import compiled, inlined
 
 __all__ = ["SLOTS", "flow_ids", "flow_numbers", "mix64", "slots_of", "unmix64"]
 
@@ -18,7 +18,7 @@ SLOTS = 256
 """Flows are pinned to slots, slots to trackers; see docs/architecture.md."""
 
 
-@compiled
+@inlined
 def mix64(x: np.uint64) -> np.uint64:
     """Scramble 64 bits: the finaliser of SplitMix64 (Steele, Lea, Flood; OOPSLA 2014)."""
     x = np.uint64(x)
@@ -30,7 +30,7 @@ def mix64(x: np.uint64) -> np.uint64:
     return x
 
 
-@compiled
+@inlined
 def unmix64(x: np.uint64) -> np.uint64:
     """Undo :func:`mix64`."""
     x = np.uint64(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import compiled, kernel
 from flows.packet import Records
 
 __all__ = ["find_due", "hand_out", "wake"]
@@ -15,7 +15,7 @@ _DUE = np.dtype(
 )  # flows.join.DUE_DTYPE, here so that compiled code sees a constant
 
 
-@compiled
+@kernel
 def wake(
     rows: Records,
     wheel: npt.NDArray[np.int32],
@@ -119,7 +119,7 @@ def find_due(
     return due[:n].copy(), at[:n].copy(), sizes[:n].copy()
 
 
-@compiled
+@kernel
 def hand_out(
     blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: Records
 ) -> None:

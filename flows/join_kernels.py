@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.ids import mix64
 from flows.packet import Records
 
@@ -76,7 +76,7 @@ def new_wheel() -> npt.NDArray[np.int32]:
     return np.full(_BUCKETS, _EMPTY, np.int32)
 
 
-@compiled
+@inlined
 def _find(rows: Records, index: npt.NDArray[np.int32], flow_id: np.uint64, collector: int) -> int:
     """Return the place in ``index`` of the flow, or -1 - (the empty place where it belongs).
 
@@ -92,7 +92,7 @@ def _find(rows: Records, index: npt.NDArray[np.int32], flow_id: np.uint64, colle
     return -1 - place
 
 
-@compiled
+@kernel
 def _remove(rows: Records, index: npt.NDArray[np.int32], place: int) -> None:
     """Empty a place and close the gap behind it (Knuth, TAOCP 3, 6.4, algorithm R)."""
     mask = len(index) - 1
@@ -107,7 +107,7 @@ def _remove(rows: Records, index: npt.NDArray[np.int32], place: int) -> None:
     index[gap] = -1
 
 
-@compiled
+@kernel
 def rebuild_index(rows: Records, index: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Enter every used row into the empty ``index`` and return it."""
     for r in range(len(rows)):
@@ -116,7 +116,7 @@ def rebuild_index(rows: Records, index: npt.NDArray[np.int32]) -> npt.NDArray[np
     return index
 
 
-@compiled
+@inlined
 def _enter_wheel(rows: Records, wheel: npt.NDArray[np.int32], row: int, bucket: int) -> None:
     first = wheel[bucket]
     rows[row].bucket = bucket
@@ -127,7 +127,7 @@ def _enter_wheel(rows: Records, wheel: npt.NDArray[np.int32], row: int, bucket: 
     wheel[bucket] = row
 
 
-@compiled
+@inlined
 def _leave_wheel(rows: Records, wheel: npt.NDArray[np.int32], row: int) -> None:
     if rows[row].bucket < 0:
         return
@@ -142,7 +142,7 @@ def _leave_wheel(rows: Records, wheel: npt.NDArray[np.int32], row: int) -> None:
     rows[row].bucket = -1
 
 
-@compiled
+@kernel
 def _release(
     rows: Records,
     index: npt.NDArray[np.int32],
@@ -158,7 +158,7 @@ def _release(
     return free_count + 1
 
 
-@compiled
+@kernel
 def take_in(
     rows: Records,
     blocks: Records,
@@ -237,7 +237,7 @@ def take_in(
     return free_count, n
 
 
-@compiled
+@kernel
 def let_go(
     rows: Records,
     blocks: Records,
@@ -300,7 +300,7 @@ def let_go(
     return free_count
 
 
-@compiled
+@kernel
 def drop_all(
     rows: Records,
     index: npt.NDArray[np.int32],
@@ -321,7 +321,7 @@ def drop_all(
     return free_count
 
 
-@compiled
+@kernel
 def count_open(rows: Records) -> int:
     """Count the flows that are owed an answer."""
     n = 0

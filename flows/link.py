@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined
 
 __all__ = ["CUT", "NOT_IP", "TAGS", "LinkType", "find_ip", "u16"]
 
@@ -36,13 +36,13 @@ TAGS = -3  # more tags or labels than any network uses
 _MOST_TAGS = 8
 
 
-@compiled
+@inlined
 def u16(data: npt.NDArray[np.uint8], at: int) -> int:
     """Read 16 bits in network byte order."""
     return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
 
 
-@compiled
+@inlined
 def _behind_cisco(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     if at + 4 > end:
         return CUT, at
@@ -50,7 +50,7 @@ def _behind_cisco(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, 
     return (4 if kind == 0x0800 else 6 if kind == 0x86DD else NOT_IP), at + 4
 
 
-@compiled
+@inlined
 def _behind_ethertype(data: npt.NDArray[np.uint8], kind: int, at: int, end: int) -> tuple[int, int]:
     """Follow tags and labels; return the IP version (or a code below 0) and where it begins."""
     for _ in range(_MOST_TAGS):
@@ -81,7 +81,7 @@ def _behind_ethertype(data: npt.NDArray[np.uint8], kind: int, at: int, end: int)
     return TAGS, at
 
 
-@compiled
+@inlined
 def _behind_ppp(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     if at + 2 <= end and data[at] == 0xFF and data[at + 1] == 0x03:
         at += 2
@@ -97,7 +97,7 @@ def _behind_ppp(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, in
     return NOT_IP, at
 
 
-@compiled
+@inlined
 def _raw(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     if at >= end:
         return CUT, at
@@ -105,7 +105,7 @@ def _raw(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     return (version if version in (4, 6) else NOT_IP), at
 
 
-@compiled
+@inlined
 def find_ip(data: npt.NDArray[np.uint8], link: int, at: int, end: int) -> tuple[int, int]:
     """Return the IP version (4, 6, or one of the codes below 0) and where the packet begins.
 

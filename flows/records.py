@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flows.packet import Records
 
-__all__ = ["column", "copied", "joined", "picked", "taken"]
+__all__ = ["as_bytes", "column", "copied", "joined", "picked", "taken"]
 
 
 def taken(records: Records, rows: npt.NDArray[np.intp]) -> Records:
@@ -35,12 +35,12 @@ def picked(records: Records, mask: npt.NDArray[np.bool_]) -> Records:
 def joined(parts: Sequence[Records]) -> Records:
     """Return ``np.concatenate(parts)``, for one or more contiguous arrays of one record type."""
     dtype = parts[0].dtype
-    return np.concatenate([_bytes(part) for part in parts]).view(dtype)
+    return np.concatenate([as_bytes(part) for part in parts]).view(dtype)
 
 
 def copied(records: Records) -> Records:
     """Return ``records.copy()``, for a contiguous array of any record type."""
-    return _bytes(records).copy().view(records.dtype)
+    return as_bytes(records).copy().view(records.dtype)
 
 
 def column(records: Records, name: str) -> np.ndarray[Any, np.dtype[Any]]:
@@ -55,5 +55,6 @@ def column(records: Records, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     return records.view(whole)[name]
 
 
-def _bytes(records: Records) -> npt.NDArray[np.void]:
+def as_bytes(records: Records) -> npt.NDArray[np.void]:
+    """Return a contiguous array of any record type as a view whose rows are moved as bytes."""
     return records.view(f"V{records.dtype.itemsize}")

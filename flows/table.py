@@ -16,6 +16,7 @@ from flows.errors import SettingsError
 from flows.hosts import new_histories, update_histories
 from flows.ids import flow_ids
 from flows.packet import MAX_DEPTH, Protocol, Records
+from flows.records import copied
 
 __all__ = ["END_DTYPE", "FLOW_DTYPE", "FlowTable", "FlowTimeouts", "TableCounters", "TableUpdate"]
 
@@ -158,6 +159,7 @@ class FlowTable:
         self._table = np.full(2 * size, -1, np.int32)
         self._state = np.full(layout.STATE_SIZE, -1, np.int64)
         self._state[layout.CLOCK] = 0
+        self._state[layout.EARLIEST] = np.iinfo(np.int64).max
         self._state[layout.NEXT_NUMBER] = 0
         self._state[layout.OPEN] = 0
         self._state[layout.FREE] = size
@@ -194,7 +196,7 @@ class FlowTable:
         n = len(packets)
         flow_number = np.empty(n, np.uint64)
         kept = np.empty(n, np.int64)
-        flows = np.zeros(n, FLOW_DTYPE)
+        flows = np.empty(n, FLOW_DTYPE)
         ends = np.empty(2 * n + self.open_flows, END_DTYPE)  # at most: all expire, all end again
         lengths = np.zeros(3, np.int64)
         begin = 0
@@ -202,16 +204,17 @@ class FlowTable:
             begin = kernels.update(
                 packets, endpoints, begin, self._first_packets,
                 self._entries, self._used, self._free, self._table, self._state,
-                self._timeouts_ns, self._hash_seed, flow_number, kept, flows, ends, lengths,
+                self._timeouts_ns, self._hash_seed, np.uint64(self._seed),
+                flow_number, kept, flows, ends, lengths,
             )  # fmt: skip
             if begin < n:
                 self._grow()
         update_histories(packets, endpoints, self._histories, self._hash_seed)
-        packets["flow_id"] = flow_ids(flow_number, self._seed)
-        new_flows = flows[: lengths[1]].copy()
-        new_flows["flow_id"] = flow_ids(new_flows["flow_number"], self._seed)
         return TableUpdate(
-            flow_number, kept[: lengths[0]].copy(), new_flows, self._told(ends[: lengths[2]])
+            flow_number,
+            kept[: lengths[0]].copy(),
+            copied(flows[: lengths[1]]),
+            self._told(ends[: lengths[2]]),
         )
 
     def advance(self, clock_ns: int) -> Records:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.ids import mix64
 from flows.packet import Record, Records
 
@@ -20,6 +20,7 @@ __all__ = [
     "BY_PROTOCOL",
     "CLOCK",
     "COUNTERS",
+    "EARLIEST",
     "ENTRY_DTYPE",
     "FREE",
     "HEADS",
@@ -35,6 +36,7 @@ __all__ = [
     "forget",
     "hash_key",
     "rehash",
+    "renew",
     "rest_of_key",
     "unlink",
 ]
@@ -76,25 +78,29 @@ OPEN = 2  # flows that have not ended
 FREE = 3  # free entries on the stack
 HEADS = 4
 _TAILS = HEADS + LISTS
-COUNTERS = _TAILS + LISTS
+EARLIEST = _TAILS + LISTS  # no timeout passes before this time
+COUNTERS = EARLIEST + 1
 # Counters behind that: packets, time regressions, packets after the end, then flows and packets
 # of TCP, UDP, ICMP and ICMPv6.
 PACKETS, REGRESSIONS, AFTER_END, BY_PROTOCOL = range(COUNTERS, COUNTERS + 4)
 STATE_SIZE = BY_PROTOCOL + 8
 
 
-@compiled
+@inlined
 def hash_key(
     hi: np.uint64, lo: np.uint64, hi2: np.uint64, lo2: np.uint64, rest: np.uint64
 ) -> np.uint64:
     """Hash a direction-free key: both addresses and :func:`rest_of_key`."""
+    half = np.uint64(32)
+    if hi == 0 and hi2 == 0 and lo >> half == 0xFFFF and lo2 >> half == 0xFFFF:
+        return mix64(mix64(rest) ^ (lo << half | (lo2 & np.uint64(0xFFFFFFFF))))  # IPv4: one word
     h = mix64(hi ^ rest)
     h = mix64(h ^ lo)
     h = mix64(h ^ hi2)
     return mix64(h ^ lo2)
 
 
-@compiled
+@inlined
 def rest_of_key(
     low_port: int, high_port: int, protocol: int, version: int, seed: np.uint64
 ) -> np.uint64:
@@ -104,13 +110,13 @@ def rest_of_key(
     return ((ports << np.uint64(16)) | kind) ^ seed
 
 
-@compiled
+@inlined
 def _hash_of(entry: Record, seed: np.uint64) -> np.uint64:
     rest = rest_of_key(entry.low_port, entry.high_port, entry.protocol, entry.ip_version, seed)
     return hash_key(entry.low_hi, entry.low_lo, entry.high_hi, entry.high_lo, rest)
 
 
-@compiled
+@kernel
 def rehash(
     entries: Records, used: npt.NDArray[np.uint8], table: npt.NDArray[np.int32], seed: np.uint64
 ) -> None:
@@ -124,7 +130,7 @@ def rehash(
             table[at] = e
 
 
-@compiled
+@kernel
 def _remove(entries: Records, table: npt.NDArray[np.int32], e: int, seed: np.uint64) -> None:
     """Take entry ``e`` out of the hash table and close the gap."""
     mask = np.uint64(len(table) - 1)
@@ -145,9 +151,16 @@ def _remove(entries: Records, table: npt.NDArray[np.int32], e: int, seed: np.uin
     table[gap] = -1
 
 
-@compiled
-def append(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
-    """Put entry ``e`` at the end of a list."""
+@inlined
+def append(
+    entries: Records,
+    state: npt.NDArray[np.int64],
+    timeouts_ns: npt.NDArray[np.int64],
+    which: int,
+    e: int,
+    now_ns: int,
+) -> None:
+    """Put entry ``e`` at the end of a list, in which it is the latest."""
     tail = state[_TAILS + which]
     if which == ACTIVE:
         entries[e].older = tail
@@ -162,10 +175,29 @@ def append(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -
             entries[tail].after = e
     if tail < 0:
         state[HEADS + which] = e
+        state[EARLIEST] = min(state[EARLIEST], now_ns + timeouts_ns[which])
     state[_TAILS + which] = e
 
 
-@compiled
+@inlined
+def renew(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
+    """Move entry ``e`` to the end of its idle list."""
+    tail = state[_TAILS + which]
+    if tail == e:
+        return
+    before, after = entries[e].before, entries[e].after
+    if before >= 0:
+        entries[before].after = after
+    else:
+        state[HEADS + which] = after
+    entries[after].before = before
+    entries[tail].after = e
+    entries[e].before = tail
+    entries[e].after = -1
+    state[_TAILS + which] = e
+
+
+@inlined
 def unlink(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
     """Take entry ``e`` out of a list."""
     if which == ACTIVE:
@@ -186,7 +218,7 @@ def unlink(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -
         state[_TAILS + which] = before
 
 
-@compiled
+@kernel
 def forget(
     entries: Records,
     used: npt.NDArray[np.uint8],

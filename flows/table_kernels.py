@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
+from flows.ids import mix64
 from flows.packet import Record, Records
 from flows.table_entries import (
     ACTIVE,
     AFTER_END,
     BY_PROTOCOL,
     CLOCK,
+    EARLIEST,
     FREE,
     HEADS,
     ICMP,
@@ -24,6 +26,7 @@ from flows.table_entries import (
     append,
     forget,
     hash_key,
+    renew,
     rest_of_key,
     unlink,
 )
@@ -33,7 +36,7 @@ __all__ = ["expire", "finish", "update"]
 _IDLE_TIMEOUT, _ACTIVE_TIMEOUT, _END_OF_FLOW, _FORCED_END = 1, 2, 3, 4
 
 
-@compiled
+@inlined
 def _tell_end(entry: Record, time_ns: int, reason: int, ends: Records, n: int) -> int:
     ends[n].flow_number = entry.flow_number
     ends[n].time_ns = time_ns
@@ -42,7 +45,7 @@ def _tell_end(entry: Record, time_ns: int, reason: int, ends: Records, n: int) -
     return n + 1
 
 
-@compiled
+@kernel
 def expire(
     entries: Records,
     used: npt.NDArray[np.uint8],
@@ -56,6 +59,7 @@ def expire(
     n: int,
 ) -> int:
     """End every flow whose timeout has passed at ``clock_ns``; return the end of ``ends``."""
+    earliest_ns = np.int64(1) << 62
     for which in range(LISTS):
         while True:
             e = state[HEADS + which]
@@ -63,6 +67,7 @@ def expire(
                 break
             since = entries[e].start_ns if which == ACTIVE else entries[e].last_ns
             if clock_ns - since < timeouts_ns[which]:
+                earliest_ns = min(earliest_ns, since + timeouts_ns[which])
                 break
             if which != LINGER:
                 reason = _ACTIVE_TIMEOUT if which == ACTIVE else _IDLE_TIMEOUT
@@ -70,10 +75,11 @@ def expire(
                 unlink(entries, state, ACTIVE, e)
                 state[OPEN] -= 1
             forget(entries, used, free, table, state, e, seed)
+    state[EARLIEST] = earliest_ns
     return n
 
 
-@compiled
+@kernel
 def finish(entries: Records, used: npt.NDArray[np.uint8], clock_ns: int, ends: Records) -> int:
     """Tell the end of every open flow, in no particular order; return how many."""
     n = 0
@@ -83,7 +89,7 @@ def finish(entries: Records, used: npt.NDArray[np.uint8], clock_ns: int, ends: R
     return n
 
 
-@compiled
+@kernel
 def update(
     packets: Records,
     endpoints: Records,
@@ -96,6 +102,7 @@ def update(
     state: npt.NDArray[np.int64],
     timeouts_ns: npt.NDArray[np.int64],
     seed: np.uint64,
+    id_seed: np.uint64,
     flow_number: npt.NDArray[np.uint64],
     kept: npt.NDArray[np.int64],
     flows: Records,
@@ -104,6 +111,7 @@ def update(
 ) -> int:
     """Take the packets from ``begin`` on; return where it stopped for want of entries.
 
+    ``id_seed`` is the secret of the flow ids, as in :func:`flows.ids.flow_ids`.
     ``lengths`` holds how much of ``kept``, ``flows`` and ``ends`` is filled, and is moved on.
     """
     mask = np.uint64(len(table) - 1)
@@ -122,9 +130,10 @@ def update(
             state[REGRESSIONS] += 1
         elif now_ns > state[CLOCK]:
             state[CLOCK] = now_ns
-            n_ends = expire(
-                entries, used, free, table, state, timeouts_ns, seed, now_ns, ends, n_ends
-            )
+            if now_ns >= state[EARLIEST]:
+                n_ends = expire(
+                    entries, used, free, table, state, timeouts_ns, seed, now_ns, ends, n_ends
+                )
         src_is_low = (end.src_hi, end.src_lo, end.src_port) <= (
             end.dst_hi,
             end.dst_lo,
@@ -198,10 +207,12 @@ def update(
             state[NEXT_NUMBER] += 1
             state[OPEN] += 1
             state[BY_PROTOCOL + kind] += 1
-            append(entries, state, min(kind, ICMP), e)
-            append(entries, state, ACTIVE, e)
+            append(entries, state, timeouts_ns, min(kind, ICMP), e, now_ns)
+            append(entries, state, timeouts_ns, ACTIVE, e, now_ns)
             flow = flows[n_flows]
             flow.flow_number = entry.flow_number
+            flow.flow_id = mix64(entry.flow_number + id_seed)
+            flow.reserved = 0
             flow.start_time_ns = now_ns
             flow.protocol, flow.ip_version = protocol, version
             if entry.originator_is_low:
@@ -212,9 +223,7 @@ def update(
                 flow.dst_hi, flow.dst_lo, flow.dst_port = low_hi, low_lo, low_port
             n_flows += 1
         else:
-            which = entries[e].list
-            unlink(entries, state, which, e)
-            append(entries, state, which, e)
+            renew(entries, state, entries[e].list, e)
         entry = entries[e]
         entry.last_ns = now_ns
         by_originator = src_is_low == (entry.originator_is_low == 1)
@@ -222,6 +231,7 @@ def update(
         if protocol == 6 or protocol == 17:
             packet.originator_port = end.src_port if by_originator else end.dst_port
             packet.responder_port = end.dst_port if by_originator else end.src_port
+        packet.flow_id = mix64(entry.flow_number + id_seed)
         packet.packet_index = min(entry.packets, np.uint32(255))
         flow_number[i] = entry.flow_number
         if entry.list == LINGER:
@@ -242,7 +252,7 @@ def update(
                 n_ends = _tell_end(entry, now_ns, _END_OF_FLOW, ends, n_ends)
                 unlink(entries, state, entry.list, e)
                 unlink(entries, state, ACTIVE, e)
-                append(entries, state, LINGER, e)
+                append(entries, state, timeouts_ns, LINGER, e, now_ns)
                 state[OPEN] -= 1
     lengths[0], lengths[1], lengths[2] = n_kept, n_flows, n_ends
     return stop

@@ -112,14 +112,12 @@ def classify(
 ) -> None:
     """Classify captures in this process."""
     from models.cascade import load_cascade
-    from serveflow_app.local_sender import LocalSender
+    from serveflow_app.local_sender import LOCAL_REPLAY, LocalSender
 
     sender = LocalSender(load_cascade(bundle_folder(bundle)), trackers)
-    # One batch at a time: the dispatcher runs in the thread that submits.
-    settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
     try:
         run = run_replay(
-            capture_files(captures), sender, settings, out=out, labels=_label_book(labels)
+            capture_files(captures), sender, LOCAL_REPLAY, out=out, labels=_label_book(labels)
         )
     finally:
         sender.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from collectors.collector import CollectorSettings
+from collectors.replay import ReplaySettings
 from collectors.sender import Part
 from deployments.dispatch import Dispatcher
 from deployments.local import local_dispatcher, spec_of
@@ -12,7 +14,13 @@ from flows.service_schema import ServiceSchema
 from flows.wire import MAX_BATCH_PACKETS, PacketBatch
 from models.cascade import Cascade
 
-__all__ = ["LocalSender"]
+__all__ = ["LOCAL_REPLAY", "LocalSender"]
+
+LOCAL_REPLAY = ReplaySettings(
+    max_open=1, batch_delay_s=0.0, collector=CollectorSettings(max_batch_packets=16_384)
+)
+"""How captures are replayed to it: one batch at a time, as the dispatcher runs in the thread that
+submits, and large ones, as most of what a batch costs does not depend on its rows."""
 
 
 class LocalSender:
