@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.costs import CALL_FLOWS
 from models.goals import NEVER, Assignment, Goal, LossGoal, Threshold
 from models.metrics import WITHIN_MS
 from models.resampling import CONFIDENCE, Resampled
@@ -264,7 +265,7 @@ class Yardstick:
         self._rows = np.arange(len(sizes))
         self._labels = np.stack([tier.labels for tier in tiers])
         self._wait_ms = np.stack([tier.wait_ns / 1e6 for tier in tiers])
-        self._waits = np.log1p(self._wait_ms)
+        self._costs_us = np.array([tier.cost_us for tier in tiers])
         self._fast = sum(tier.depth == 1 for tier in tiers)
         self._base = self._judge.scores(tiers[-1].labels)
         self._base_seen = self._judge.seen(tiers[-1].labels)
@@ -302,6 +303,8 @@ class Yardstick:
         self, thresholds: tuple[Threshold, ...], answered_by: npt.NDArray[np.int64]
     ) -> Assignment:
         wait_ms = self._wait_ms[answered_by, self._rows]
+        cost_us = self._asked(answered_by) * self._costs_us
+        call_ms = np.cumsum(cost_us) * CALL_FLOWS / 1e3
         return Assignment(
             thresholds=thresholds,
             loss=-np.inf,
@@ -309,20 +312,20 @@ class Yardstick:
             early=float((answered_by < len(self.tiers) - 1).mean()),
             within_16ms=float((wait_ms <= WITHIN_MS).mean()),
             escalated=float((answered_by >= self._fast).mean()),
-            wait=float(self._waits[answered_by, self._rows].mean()),
+            wait=float(np.log1p(wait_ms + call_ms[answered_by]).mean()),
             mean_wait_ms=float(wait_ms.mean()),
-            cost_us=self._cost_us(answered_by),
+            cost_us=float(cost_us.sum()),
         )
 
-    def _cost_us(self, answered_by: npt.NDArray[np.int64]) -> float:
-        # A tier is asked of the flows that get as far and have its packets; the deepest, of those
-        # that it answers.
+    def _asked(self, answered_by: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return the share of the flows that each tier is asked about, ``[tiers]``.
+
+        Those are the flows that get as far and have its packets; of the deepest, those that it
+        answers.
+        """
         last = len(self.tiers) - 1
-        cost = self.tiers[last].cost_us * float((answered_by == last).mean())
-        for t in range(last):
-            if self.tiers[t].cost_us:
-                cost += self.tiers[t].cost_us * float(((answered_by >= t) & self._there[t]).mean())
-        return cost
+        asked = [((answered_by >= t) & self._there[t]).mean() for t in range(last)]
+        return np.array([*asked, (answered_by == last).mean()])
 
 
 def _candidates(confidence: npt.NDArray[np.float32], most: int) -> list[float]:

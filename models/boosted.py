@@ -6,29 +6,22 @@ Both say of a class what the leaves of its trees add up to, then softmax (Friedm
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.boosted_engines import lightgbm_engine, one_class_engine, xgboost_engine
 from models.engines import BoostedEngine
 from models.folds import grouped_folds
-from models.forest import ClassWeight, round_down, row_weights
+from models.forest import ClassWeight, row_weights
 
-__all__ = [
-    "BoostedSettings",
-    "fit_lightgbm",
-    "fit_xgboost",
-    "lightgbm_engine",
-    "xgboost_engine",
-]
+__all__ = ["BoostedSettings", "fit_lightgbm", "fit_xgboost"]
 
 _AGREE = 1e-5  # most that the engine's probabilities may differ from the library's
-_ABSENT = -34.5  # score of a class that no row has: a probability of 1e-15
-_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 _SAMPLE = 2_000  # rows that the engine is checked on
+_WIDE = 512  # columns; of so many, such as headers' bits, most are the same in all rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +67,10 @@ class _Part:
     labels: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64] | None
 
+    def of(self, columns: npt.NDArray[np.int64]) -> _Part:
+        """Return the same rows with some of the columns."""
+        return replace(self, inputs=self.inputs[:, columns])
+
 
 def fit_lightgbm(
     inputs: npt.NDArray[np.float32],
@@ -101,7 +98,7 @@ def fit_lightgbm(
     chosen = settings or BoostedSettings()
     present, train, aside = _parts(inputs, labels, groups, chosen)
     if len(present) < 2:
-        return _one_class(int(present[0]), classes)
+        return one_class_engine(int(present[0]), classes)
     how = {
         "objective": "multiclass",
         "num_class": len(present),
@@ -116,11 +113,17 @@ def fit_lightgbm(
         "use_missing": False,
         "zero_as_missing": False,
         "deterministic": True,
-        "force_row_wise": True,
         "num_threads": chosen.threads,
         "seed": chosen.seed,
         "verbosity": -1,
     }
+    wide = inputs.shape[1] > _WIDE
+    how |= {"force_col_wise": True} if wide else {"force_row_wise": True}
+    columns = np.flatnonzero((inputs != inputs[:1]).any(axis=0)) if wide else None
+    if columns is not None and len(columns):  # the library would bin them all first
+        train, aside = train.of(columns), None if aside is None else aside.of(columns)
+    else:
+        columns = None
     rounds = chosen.rounds
     if aside is not None:
         data = lightgbm.Dataset(train.inputs, train.labels, weight=train.weights)
@@ -130,9 +133,10 @@ def fit_lightgbm(
         train = _together(train, aside)
     data = lightgbm.Dataset(train.inputs, train.labels, weight=train.weights)
     booster = lightgbm.train(how, data, rounds)
-    engine = lightgbm_engine(booster.model_to_string(), present, classes)
+    engine = lightgbm_engine(booster.model_to_string(), present, classes, columns)
     sample = _sample(inputs)
-    theirs: Any = booster.predict(sample, num_threads=chosen.threads)
+    seen = sample if columns is None else sample[:, columns]
+    theirs: Any = booster.predict(seen, num_threads=chosen.threads)
     _check(engine, sample, theirs, present)
     return engine
 
@@ -163,7 +167,7 @@ def fit_xgboost(
     chosen = settings or BoostedSettings()
     present, train, aside = _parts(inputs, labels, groups, chosen)
     if len(present) < 2:
-        return _one_class(int(present[0]), classes)
+        return one_class_engine(int(present[0]), classes)
 
     def matrix(part: _Part) -> Any:
         return xgboost.DMatrix(
@@ -206,135 +210,6 @@ def fit_xgboost(
     return engine
 
 
-def lightgbm_engine(model: str, present: npt.NDArray[np.int64], classes: int) -> BoostedEngine:
-    """Turn what LightGBM's ``model_to_string`` gave into an engine.
-
-    Args:
-        model: A multiclass model without categories, missing values and linear leaves.
-        present: Class of each of the model's, int64 ``[model's classes]``.
-        classes: Number of classes; the others get a score near 0.
-
-    Raises:
-        ValueError: The model is of another kind.
-    """
-    head, *sections = model.partition("\nend of trees")[0].split("\nTree=")
-    if f"num_tree_per_iteration={len(present)}" not in head.split("\n"):
-        raise ValueError(f"this is no LightGBM model of {len(present)} classes, a tree for each")
-    made = _Arrays()
-    for section in sections:
-        fields = dict(line.split("=", 1) for line in section.split("\n") if "=" in line)
-        values = np.array(fields["leaf_value"].split(), np.float64)
-        inner = len(values) - 1
-        if fields["num_cat"] != "0" or fields.get("is_linear", "0") != "0":
-            raise ValueError("a tree with categories or linear leaves has no engine")
-        if not inner:
-            made.add(*_LONE_LEAF, values)
-            continue
-        # Bit 0: a category; bits 2 and 3: what counts as missing, 0 for nothing.
-        if any(int(kind) & 0b1101 for kind in fields["decision_type"].split()):
-            raise ValueError("a tree with categories or missing values has no engine")
-        # Inner nodes come first, numbered as they were split; below 0 are leaves, ~ their index.
-        left, right = (
-            np.where(child < 0, inner + ~child, child)
-            for child in (np.array(fields[f"{side}_child"].split(), np.int64) for side in _SIDES)
-        )
-        threshold = round_down(np.array(fields["threshold"].split(), np.float64))
-        # It takes what is no farther from 0 than _ZERO for 0, and so must what is compared.
-        near = np.abs(threshold) <= _ZERO
-        threshold[near & (threshold >= 0)] = _ZERO
-        threshold[near & (threshold < 0)] = np.nextafter(-_ZERO, np.float32(-np.inf))
-        made.add(
-            np.array(fields["split_feature"].split(), np.int64), threshold, left, right, values
-        )
-    return made.engine(present, np.zeros(len(present)), classes)
-
-
-def xgboost_engine(model: bytes, present: npt.NDArray[np.int64], classes: int) -> BoostedEngine:
-    """Turn what XGBoost's ``save_raw("json")`` gave into an engine.
-
-    Args:
-        model: A ``multi:softprob`` model without categories, one tree per class and round.
-        present: Class of each of the model's, int64 ``[model's classes]``.
-        classes: Number of classes; the others get a score near 0.
-
-    Raises:
-        ValueError: The model is of another kind.
-    """
-    learner = json.loads(model)["learner"]
-    kept = learner["gradient_booster"]["model"]
-    base = np.array(json.loads(learner["learner_model_param"]["base_score"]), np.float32)
-    order = np.arange(len(kept["trees"])) % len(present)
-    if base.shape != (len(present),) or not np.array_equal(kept["tree_info"], order):
-        raise ValueError(f"this is no XGBoost model of {len(present)} classes, a tree for each")
-    made = _Arrays()
-    for tree in kept["trees"]:
-        if any(tree["split_type"]) or tree["tree_param"]["num_deleted"] != "0":
-            raise ValueError("a tree with categories or deleted nodes has no engine")
-        feature = np.array(tree["split_indices"], np.int64)
-        left, right = (np.array(tree[f"{side}_children"], np.int64) for side in _SIDES)
-        number = np.array(tree["split_conditions"], np.float32)
-        inner = left >= 0
-        # Inner nodes to the front, in their order.
-        at = np.empty(len(left), np.int64)
-        at[np.concatenate([np.flatnonzero(inner), np.flatnonzero(~inner)])] = np.arange(len(left))
-        # It goes left if x < threshold: so if x <= the greatest float32 below.
-        threshold = np.nextafter(number[inner], np.float32(-np.inf))
-        made.add(feature[inner], threshold, at[left[inner]], at[right[inner]], number[~inner])
-    return made.engine(present, base, classes)
-
-
-_SIDES = ("left", "right")
-_NONE = np.zeros(0, np.int64)
-_LONE_LEAF = (_NONE, np.zeros(0, np.float32), _NONE, _NONE)
-
-
-class _Arrays:
-    """Gathers trees; in each one inner nodes come first, then its leaves."""
-
-    def __init__(self) -> None:
-        self._trees: list[tuple[npt.NDArray[Any], ...]] = []
-        self._roots: list[int] = []
-        self._nodes = self._leaves = 0
-
-    def add(
-        self,
-        feature: npt.NDArray[np.int64],
-        threshold: npt.NDArray[np.float32],
-        left: npt.NDArray[np.int64],
-        right: npt.NDArray[np.int64],
-        values: npt.NDArray[np.floating[Any]],
-    ) -> None:
-        ends = np.zeros(len(values), np.int64)
-        rows = self._leaves + np.arange(len(values))
-        self._roots.append(self._nodes)
-        self._trees.append(
-            (
-                np.concatenate([feature, ends - 1]).astype(np.int16),
-                np.concatenate([threshold, ends]).astype(np.float32),
-                np.concatenate([left + self._nodes, rows]).astype(np.int32),
-                np.concatenate([right + self._nodes, ends]).astype(np.int32),
-                values,
-            )
-        )
-        self._nodes += len(feature) + len(values)
-        self._leaves += len(values)
-
-    def engine(
-        self,
-        present: npt.NDArray[np.int64],
-        base: npt.NDArray[np.floating[Any]],
-        classes: int,
-    ) -> BoostedEngine:
-        feature, threshold, left, right, values = (
-            np.concatenate(arrays) for arrays in zip(*self._trees, strict=True)
-        )
-        start = np.full(classes, _ABSENT, values.dtype)
-        start[present] = base
-        column = np.resize(present, len(self._roots)).astype(np.int32)
-        roots = np.array(self._roots, np.int32)
-        return BoostedEngine(feature, threshold, left, right, roots, values, column, start)
-
-
 def _parts(
     inputs: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
@@ -366,12 +241,6 @@ def _together(first: _Part, second: _Part) -> _Part:
         np.concatenate([first.labels, second.labels]),
         weights,
     )
-
-
-def _one_class(label: int, classes: int) -> BoostedEngine:
-    made = _Arrays()
-    made.add(*_LONE_LEAF, np.zeros(1))
-    return made.engine(np.array([label]), np.zeros(1), classes)
 
 
 def _sample(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

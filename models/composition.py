@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from models.gates import (
 )
 from models.goals import NEVER, Assignment, LossGoal
 
-__all__ = ["Plan", "PlannedTier", "arrange", "compose"]
+__all__ = ["Plan", "PlannedTier", "arrange", "compose", "settled"]
 
 _MOST_TIERS = 6
 _GAIN = 0.02  # that a further tier must take off the mean logarithm of the waits
@@ -191,6 +192,28 @@ def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) 
     assignment = book.measure(candidates, gate, full=True)
     planned = tuple(book.planned(one, gate) for one in _in_order(candidates))
     return Plan(planned, assignment, {gate: assignment})
+
+
+def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -> Plan:
+    """Choose a cascade's thresholds once more, by what its tiers take when they are trained.
+
+    Measured twice, a cost is never quite the same; the thresholds must keep to those costs that
+    the bundle states, or ``serveflow tune`` would find them out of its goal's reach.
+
+    Args:
+        task: The flows.
+        plan: The cascade.
+        costs_us: What each tier takes a flow, microseconds.
+        goal: What is wanted.
+    """
+    tiers = tuple(
+        replace(tier, judged=replace(tier.judged, cost_us=cost))
+        for tier, cost in zip(plan.tiers, costs_us, strict=True)
+    )
+    data = task.data
+    judged = [tier.judged for tier in tiers]
+    yardstick = Yardstick(task.true, data.groups, judged, data.sizes, seed=task.seed)
+    return replace(plan, tiers=tiers, assignment=search(yardstick, goal))
 
 
 class _Book:

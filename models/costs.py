@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["BATCHES", "COST_BATCH", "cost_us"]
+__all__ = ["BATCHES", "CALL_FLOWS", "COST_BATCH", "cost_us"]
 
 BATCHES = (1, 16, 256)
 """Flows in a call for which costs are measured."""
 
 COST_BATCH = 256
 """The one that goals on cost are about."""
+
+CALL_FLOWS = 64
+"""Flows that a service judges in a call: each one waits for all of them."""
 
 _ROUNDS = 5
 _ROUND_S = 0.01

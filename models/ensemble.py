@@ -3,7 +3,8 @@
 Both keep the same six arrays of trees (``feature``, ``threshold``, ``left``, ``right``, ``roots``,
 ``values``) and lay them out for speed when they are loaded: the two children of a node side by
 side, so that a step is one comparison and one addition without a branch that a processor could
-guess wrong, and four trees walked at a time, so that it does not wait for the memory of one.
+guess wrong, and four trees walked at a time, so that it does not wait for the memory of one. Small
+boosted trees are not walked if a call has flows enough: see :mod:`models.bitvectors`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from flows.compiled import compiled
 from flows.errors import BundleError
 from flows.packet import Array
+from models.bitvectors import FEWEST_ROWS, bit_trees
 
 __all__ = ["BoostedEngine", "ForestEngine"]
 
@@ -215,6 +217,7 @@ class BoostedEngine(_Trees):
             raise BundleError("the forest's arrays contradict each other; make the bundle anew")
         self.classes = len(base)
         self._nodes = _layout(**trees, leaves=len(values))
+        self._bits = bit_trees(**trees, values=values)
         self._values = np.append(values, values.dtype.type(0))
         self._column = np.append(column, np.zeros(-len(column) % _LANES, np.int32))
         self._base = base
@@ -231,7 +234,10 @@ class BoostedEngine(_Trees):
         rows = self._rows(inputs)
         out = np.empty((len(rows), self.classes), self._base.dtype)
         out[:] = self._base
-        _add(rows, self._nodes, self._column, self._values, out)
+        if self._bits is not None and len(rows) >= FEWEST_ROWS:
+            self._bits.add(rows, self._column, out)
+        else:
+            _add(rows, self._nodes, self._column, self._values, out)
         return out
 
     def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

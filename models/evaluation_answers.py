@@ -10,14 +10,13 @@ import numpy.typing as npt
 from flows.packet import Array, Records
 from flows.verdict import ANSWER_DTYPE
 from models.cascade import NO_TIER, Cascade, Tier
+from models.costs import CALL_FLOWS
 from models.dataset import Dataset, Progress
 
 __all__ = ["IDLE_TIMEOUTS_S", "Answers", "Study", "Way", "answer_all", "study"]
 
 IDLE_TIMEOUTS_S = (0.0, 1.0, 5.0, 15.0)
 """Idle timeouts that waits are looked at with, seconds; 0: a flow's end is known at once."""
-
-_BATCH = 64  # flows judged in one call: each one waits for all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ def answer_all(
         ended: Whether flows short of packets go to the deepest tier; if not, none judges them.
     """
     answers = np.empty(len(data), ANSWER_DTYPE)
-    parts = [slice(at, min(at + _BATCH, len(data))) for at in range(0, len(data), _BATCH)]
+    parts = [slice(at, min(at + CALL_FLOWS, len(data))) for at in range(0, len(data), CALL_FLOWS)]
     # The first call compiles and touches memory; what it took is not the models' time.
     for part in (parts[0], *parts):
         offsets = data.offsets[part.start : part.stop + 1]

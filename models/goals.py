@@ -38,7 +38,9 @@ class Assignment:
             take is not counted.
         escalated: Share of the flows that are answered behind packet 1.
         wait: Mean logarithm of 1 + milliseconds that flows wait: what is made small. A factor
-            counts the same at 10 ms and at 1 s, and no wait at all counts most.
+            counts the same at 10 ms and at 1 s, and no wait at all counts most. Models count too:
+            a flow waits for all of its call in each tier, see
+            :data:`models.costs.CALL_FLOWS`.
         mean_wait_ms: Mean of what flows wait; the few that wait until a timeout make most of it.
         cost_us: Mean of what the tiers that are asked take, microseconds.
     """

@@ -22,12 +22,12 @@ from models.candidates import (
 )
 from models.card import bounded_text, operating_point, with_operating_point
 from models.cascade import judge
-from models.composition import Plan, PlannedTier, arrange, compose
-from models.costs import cost_us
+from models.composition import Plan, PlannedTier, arrange, compose, settled
+from models.costs import COST_BATCH, cost_us
 from models.dataset import Dataset, Progress, load_dataset
 from models.features import Sight
 from models.gates import assurance
-from models.goals import NEVER, LossGoal, Threshold
+from models.goals import NEVER
 from models.inputs import see
 from models.metrics import accuracy, f1_scores
 from models.novelty_training import novelty_of
@@ -144,14 +144,17 @@ def train_on(
     steps.begin("composing the cascade")
     usable = [one for one in judged.values() if one.sight == sight]
     if chosen.preset == "paper":
-        plan = arrange(task, usable, LossGoal(chosen.max_f1_loss), "confidence")
+        plan = arrange(task, usable, chosen.goal, "confidence")
     else:
         plan = compose(task, usable, chosen.goal, chosen.gate)
     models = []
-    thresholds: tuple[Threshold, ...] = (*plan.assignment.thresholds, NEVER)
-    for tier, threshold in zip(plan.tiers, thresholds, strict=True):
+    for tier in plan.tiers:
         steps.begin(f"training {tier.candidate.recipe.name}")
-        models.append(_final(task, tier, threshold))
+        models.append(_final(task, tier))
+    plan = settled(task, plan, [model.cost_us[COST_BATCH] for model in models], chosen.goal)
+    # Training finds one threshold for all classes.
+    finals = [float(np.max(threshold)) for threshold in (*plan.assignment.thresholds, NEVER)]
+    models = [replace(model, threshold=final) for model, final in zip(models, finals, strict=True)]
     return _write(task, chosen, models, list(judged.values()), skipped, plan, out, begin_s)
 
 
@@ -221,13 +224,13 @@ def _judge_all(
     return tuple(skipped)
 
 
-def _final(task: Task, tier: PlannedTier, threshold: Threshold) -> TierModel:
+def _final(task: Task, tier: PlannedTier) -> TierModel:
     one = tier.candidate
     engine = task.fit(one.recipe, one.sight)
     model = TierModel(
         name=one.recipe.name,
         depth=one.recipe.depth,
-        threshold=float(np.max(threshold)),  # training finds one for all classes
+        threshold=NEVER,
         inputs=one.recipe.inputs,
         sight=one.sight,
         calibration=tier.calibration,

@@ -24,6 +24,10 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[Table]:
         yield _families(result["families"])
     if result["escalation"] is not None:
         yield _escalation(result["escalation"])
+    if result["without_host"] is not None:
+        yield _without_host(result["without_host"])
+    if result["unknown"] is not None:
+        yield _unknown(result["unknown"])
     yield _timeouts(result["by_idle_timeout"])
     yield _calibration(result["calibration"])
     yield _classes(result["per_class"])
@@ -89,6 +93,37 @@ def _escalation(found: dict[str, Any]) -> Table:
         )
     for name, value in found["weighted_f1"].items():
         table.add_row(f"weighted F1, {name.replace('_', ' ')}", _f1(value))
+    return table
+
+
+def _without_host(found: dict[str, Any]) -> Table:
+    table = plain_table(
+        "the same flows without their hosts' histories, as third parties would submit them",
+        ("", "weighted F1", "macro F1", "wait ≤ 16 ms"),
+    )
+    for key, own in found.items():
+        table.add_row(
+            _WAYS[key],
+            _f1(own["weighted_f1"]),
+            _f1(own["macro_f1"]),
+            _percent(own["waited_at_most_16ms"]),
+        )
+    return table
+
+
+def _unknown(found: dict[str, Any]) -> Table:
+    table = plain_table(
+        f"{found['flows']:,} flows of {len(found['classes'])} classes never trained on, in "
+        f"{found['captures']} captures",
+        ("", ""),
+    )
+    table.show_header = False
+    table.add_row("AUROC by flow", _f1(found["auroc_by_flow"]))
+    table.add_row("AUROC by capture", _f1(found["auroc_by_capture"]))
+    for share, value in (found["flagged"] or {}).items():
+        table.add_row(
+            f"stranger than all but {float(share):.0%} of the known flows", _percent(value)
+        )
     return table
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.assignment import COARSE, Judgements, Yardstick, assign, by_class, route, search
+from models.costs import CALL_FLOWS
 from models.folds import grouped_folds
 from models.goals import NEVER, Assignment, EscalationGoal, LossGoal, WithinGoal
 
@@ -93,6 +94,21 @@ def test_flows_that_are_wrong_together_are_bounded_with_more_care() -> None:
     by_flow = assign(true, np.arange(n), tiers, sizes, budget=0.0125)
     assert by_capture.early == 0.0
     assert by_flow.early == 1.0
+
+
+def test_flows_wait_for_the_models_of_their_call_too() -> None:
+    """Two flows of four are answered by the first tier, the others go on to the second."""
+    true = np.zeros(4, np.int64)
+    tiers = [
+        replace(tier(true, [0.9, 0.9, 0.1, 0.1]), cost_us=100.0),
+        replace(tier(true, np.ones(4)), cost_us=1_000.0),
+    ]
+    found = Yardstick(true, np.arange(4), tiers, np.full(4, 10)).measure((0.5,))
+    first_ms = CALL_FLOWS * 0.1
+    second_ms = first_ms + CALL_FLOWS / 2 * 1.0
+    assert found.cost_us == pytest.approx(100.0 + 1_000.0 / 2)
+    assert found.wait == pytest.approx(np.log1p([first_ms, second_ms]).mean())
+    assert (found.mean_wait_ms, found.within_16ms) == (0.0, 1.0), "packets, not models"
 
 
 def test_a_single_tier_needs_no_thresholds() -> None:

@@ -12,14 +12,10 @@ import pytest
 import xgboost
 
 from flows.errors import BundleError
-from models import boosted
-from models.boosted import (
-    BoostedSettings,
-    fit_lightgbm,
-    fit_xgboost,
-    lightgbm_engine,
-    xgboost_engine,
-)
+from models import boosted_engines
+from models.bitvectors import bit_trees
+from models.boosted import BoostedSettings, fit_lightgbm, fit_xgboost
+from models.boosted_engines import lightgbm_engine, xgboost_engine
 from models.engines import BoostedEngine, MeanEngine, OnnxEngine
 from models.forest import fit_distilled_tree, fit_extra_trees, fit_tree, row_weights
 
@@ -88,6 +84,50 @@ def test_sums_are_those_of_xgboost_to_the_last_bit() -> None:
     np.testing.assert_allclose(engine.scores(new), booster.predict(data), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_sums_do_not_depend_on_how_many_flows_are_in_the_call(fit: Any) -> None:
+    """Few flows are walked through the trees, more are asked bit by bit."""
+    x, y, groups = flows()
+    engine = fit(x, y, groups, CLASSES, QUICK)
+    new = near(x, arrays(engine)["threshold"])
+    new[::7, 2] = np.nan
+    alone = np.concatenate([engine.sums(row[None]) for row in new[:150]])
+    for n in (2, 4, 5, 16, 17, 63, 64, 65, 150):
+        np.testing.assert_array_equal(engine.sums(new[:n]), alone[:n])
+
+
+def test_a_tree_of_more_leaves_than_a_word_has_bits_is_walked() -> None:
+    x, y, _ = flows(2_000)
+    x[:, 3:] = np.random.default_rng(5).normal(size=(len(x), 3))
+    y = (np.sin(9 * x[:, 3]) + x[:, 4] > 0).astype(np.int64)
+    laid_out = {}
+    for leaves in (32, 33):
+        booster = lightgbm_booster(x, y, num_leaves=leaves, min_data_in_leaf=1)
+        engine = lightgbm_engine(booster.model_to_string(), np.arange(CLASSES), CLASSES)
+        trees = {name: arrays(engine)[name] for name in
+                 ("feature", "threshold", "left", "right", "roots", "values")}  # fmt: skip
+        laid_out[leaves] = bit_trees(**trees)
+        wanted = booster.predict(x, raw_score=True, num_threads=1)
+        np.testing.assert_array_equal(engine.sums(x), wanted)
+    assert laid_out[32] is not None
+    assert laid_out[33] is None
+
+
+def test_columns_that_are_the_same_in_all_rows_are_left_out_of_wide_inputs() -> None:
+    rng = np.random.default_rng(0)
+    x = np.full((600, 2_000), -1, np.float32)
+    x[:, [7, 300, 1_999]] = rng.integers(0, 2, (600, 3))
+    y = (x[:, 7] + x[:, 1_999]).astype(np.int64)
+    settings = BoostedSettings(rounds=12, column_share=1.0)
+    engine = fit_lightgbm(x, y, np.arange(600) // 40, CLASSES, settings)
+    assert (engine.scores(x).argmax(axis=1) == y).all()
+    assert set(arrays(engine)["feature"]) <= {-1, 7, 300, 1_999}
+    same = np.zeros_like(x)
+    assert fit_lightgbm(same, y, np.arange(600) // 40, CLASSES, settings).scores(same).shape == (
+        600, CLASSES,
+    )  # fmt: skip
+
+
 @each_fit
 def test_classes_that_no_flow_has_are_not_said(fit: Any) -> None:
     x, y, groups = flows()
@@ -145,7 +185,7 @@ def test_an_engine_that_says_something_else_is_refused(
 ) -> None:
     x, y, groups = flows()
     # As if what the library writes had changed its meaning.
-    monkeypatch.setattr(boosted, "_SIDES", ("right", "left"))
+    monkeypatch.setattr(boosted_engines, "_SIDES", ("right", "left"))
     with pytest.raises(RuntimeError, match="the engine is off by"):
         fit(x, y, groups, CLASSES, QUICK)
 

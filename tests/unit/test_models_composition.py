@@ -9,7 +9,7 @@ import pytest
 from models import composition
 from models.assignment import FULL, Effort, Yardstick, route, search
 from models.candidates import Candidate, Task, task_of
-from models.composition import Plan, compose
+from models.composition import Plan, compose, settled
 from models.costs import BATCHES
 from models.engines import Engine
 from models.features import Sight
@@ -91,6 +91,18 @@ def test_what_the_models_may_take_is_kept() -> None:
         assert plan.assignment.cost_us <= limit
         costs.append(plan.assignment.cost_us)
     assert costs[0] > 8.0, "what the loss allows takes more"
+
+
+def test_thresholds_keep_to_what_the_trained_tiers_take() -> None:
+    goal = LossGoal(0.01, 12.0)
+    plan = compose(TASK, [knows("early", 1, 1.0, 0.5), DEEPEST], goal)
+    stated = [tier.judged.cost_us for tier in plan.tiers]
+    same = settled(TASK, plan, stated, goal)
+    assert same.assignment == plan.assignment
+    dearer = settled(TASK, plan, [1.5 * cost for cost in stated], LossGoal(0.5, 12.0))
+    assert 1.5 * plan.assignment.cost_us > 12.0, "the old thresholds would take too much"
+    assert dearer.assignment.cost_us <= 12.0
+    assert [tier.judged.cost_us for tier in dearer.tiers] == [1.5 * cost for cost in stated]
 
 
 def test_where_cost_matters_no_slow_model_is_the_deepest() -> None:

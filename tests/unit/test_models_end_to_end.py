@@ -12,7 +12,7 @@ import pytest
 
 from flows.errors import BundleError, LabelsError
 from flows.verdict import Reason
-from models.assignment import assign
+from models.assignment import Yardstick, assign
 from models.bundle import read_bundle, read_validation
 from models.cascade import load_cascade
 from models.costs import BATCHES
@@ -301,15 +301,15 @@ def without_costs(bundle: Path) -> tuple[dict[str, bytes], list[dict[str, object
 def test_training_again_gives_the_same_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Costs are measured anew; where they decide nothing, all the rest is the same."""
-    # Composition goes by these; what final tiers take is only told.
+    """Costs are measured anew; where they are the same, so is all the rest."""
     monkeypatch.setattr(
         "models.candidates.measured",
         lambda task, recipe, sight, engine: dict.fromkeys(BATCHES, float(recipe.depth)),
     )
-    monkeypatch.setattr(
-        "models.composition.cost_us", lambda ask, flows: dict.fromkeys(BATCHES, 0.5)
-    )
+    for module, cost in (("composition", 0.5), ("training", 0.7)):
+        monkeypatch.setattr(
+            f"models.{module}.cost_us", lambda ask, flows, own=cost: dict.fromkeys(BATCHES, own)
+        )
     data = synthetic_dataset(400, classes=3, seed=4)
     settings = replace(FAST, port=False, host=False, gate="benefit")
     reports = [train_on(data, tmp_path / name, settings) for name in ("one", "two")]
@@ -324,6 +324,11 @@ def test_training_again_gives_the_same_models(
         for name in ("one", "two")
     ]
     assert cards[0] == cards[1]
+    kept = read_validation(tmp_path / "one")
+    assert {tier.cost_us for tier in kept.tiers} == {0.7}
+    thresholds = [tier.threshold for tier in read_bundle(tmp_path / "one", tiers=()).tiers[:-1]]
+    found = Yardstick(kept.true, kept.groups, kept.tiers, kept.sizes).measure(tuple(thresholds))
+    assert found.cost_us == pytest.approx(reports[0].mean_cost_us, abs=0.01), "by final costs"
     cascade = load_cascade(tmp_path / "one")
     assert cascade.fast_tiers >= 1
     assert cascade.tiers[-1].depth == 10

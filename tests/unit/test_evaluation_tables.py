@@ -1,0 +1,56 @@
+"""What ``serveflow evaluate`` shows people of flows without histories and of unknown ones."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from models.cascade import load_cascade
+from models.evaluation import assess
+from models.evaluation_answers import study
+from models.evaluation_host import without_host
+from models.synthetic import synthetic_bundle, synthetic_dataset
+from serveflow_app.evaluation_tables import evaluation_tables
+
+
+def shown(result: dict[str, Any]) -> str:
+    written = io.StringIO()
+    console = Console(file=written, width=200)
+    for table in evaluation_tables(result):
+        console.print(table)
+    return " ".join(written.getvalue().split())  # titles are wrapped to the table
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    bundle = synthetic_bundle(tmp_path_factory.mktemp("tables") / "bundle")
+    cascade, data = load_cascade(bundle), synthetic_dataset(80)
+    return assess(study(cascade, data), data, None, without_host(cascade, data)).to_dict()
+
+
+def test_tables_for_which_there_is_nothing_to_say_are_left_out(result: dict[str, Any]) -> None:
+    text = shown({**result, "without_host": None, "unknown": None})
+    assert "weighted F1" in text
+    assert "AUROC" not in text
+    assert "histories" not in text
+
+
+def test_unknown_flows_and_flows_without_histories_are_shown(result: dict[str, Any]) -> None:
+    own = {"weighted_f1": 0.7123, "macro_f1": 0.6, "waited_at_most_16ms": 0.5}
+    new = {
+        "classes": ["lamp", "lock"],
+        "flows": 1_234,
+        "captures": 7,
+        "auroc_by_flow": 0.804,
+        "auroc_by_capture": 0.835,
+        "flagged": {"0.01": 0.12, "0.05": 0.34},
+    }
+    text = shown({**result, "without_host": {"cascade": own, "slow_only": own}, "unknown": new})
+    for part in ("0.712", "1,234 flows of 2 classes", "7 captures", "0.804", "0.835",
+                 "all but 1%", "12.0%", "34.0%"):  # fmt: skip
+        assert part in text
+    nobody_known = {**new, "auroc_by_flow": None, "auroc_by_capture": None, "flagged": None}
+    assert "AUROC by flow" in shown({**result, "unknown": nobody_known})
