@@ -54,7 +54,7 @@ class Ledger:
         depth: int,
         max_wait_s: float,
         seed: int,
-        capacity: int = 1024,
+        capacity: int = 32_768,  # memory is used as flows come, and growing stops all else
         *,
         with_header: bool = False,
     ) -> None:

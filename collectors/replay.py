@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from flows.service_schema import ServiceSchema
 __all__ = ["CaptureOutcome", "Replay", "ReplaySettings"]
 
 _NS = 1_000_000_000
+_SWITCH_S = 0.0005
 _LOOK_S = 0.0005  # least time between two looks for packets that are due
 _REST_S = 0.02  # the same while an answer is awaited, which ends it
 
@@ -140,6 +142,15 @@ class Replay:
             ServiceUnavailableError: The service was away for too long.
             ServiceRefusedError: The service refuses the batches.
         """
+        # A thread that has an answer must not wait long for the one that takes packets in.
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            return self._run(path)
+        finally:
+            sys.setswitchinterval(usual_s)
+
+    def _run(self, path: Path) -> CaptureOutcome:
         outcome = CaptureOutcome(path)
         collector = Collector(self._schema, self._settings.collector, name=path.name[:64])
         self._last_heard_ns = time.monotonic_ns()

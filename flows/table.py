@@ -143,7 +143,7 @@ class FlowTable:
         first_packets: int,
         timeouts: FlowTimeouts | None = None,
         seed: int = 0,
-        initial_capacity: int = 1024,
+        initial_capacity: int = 32_768,  # memory is used as flows come, and growing stops all else
     ) -> None:
         if not 1 <= first_packets <= MAX_DEPTH:
             raise SettingsError(f"first_packets: must be 1 to {MAX_DEPTH}, is {first_packets}")
