@@ -95,7 +95,7 @@ def rate_columns(results: Kept) -> list[tuple[str, str, dict[str, Any]]]:
         return result["transport"], placement, settings["rate"] is None
 
     columns = []
-    found = newest(results, "service-rate", key)
+    found = newest([one for one in results if not _goes_on(one[1])], "service-rate", key)
 
     def place(of: tuple[str, str, bool]) -> tuple[bool, bool, bool]:
         return of[0] != "http", of[1] != "separate", not of[2]
@@ -150,6 +150,48 @@ def rate_block(results: Kept) -> str:
     table = markdown(("", *(heading for heading, _, _ in columns)), rows)
     files = ", ".join(f"`{name}.json`" for _, name, _ in columns)
     return f"{table}\n\nFrom left to right: {files} in `docs/results/`."
+
+
+def _goes_on(result: dict[str, Any]) -> bool:
+    """Tell whether a load went on when the service refused batches: what overload does."""
+    return bool(result["environment"]["settings"].get("keep_going"))
+
+
+def overload_block(results: Kept) -> str:
+    """Return the figures of ``bench service-rate --keep-going``, by the rate offered."""
+    found = newest(
+        [one for one in results if _goes_on(one[1])],
+        "service-rate",
+        lambda result: result["environment"]["settings"]["rate"],
+    )
+    if not found:
+        return _absent("service-rate --rate R --keep-going")
+    rows = [
+        (f"{rate:,.0f}", f"{one['answered_per_second']:,.0f}",
+         *(f"{one['first_answer_ms'][p]:,.0f}" for p in ("p50", "p99")),
+         f"{one['queue_ms']['p99']:,.0f}", f"{one['refused_flows']:,}",
+         f"{one['lost_flows']:,}", f"{sum(one['cores_used'].values()):.2f}")
+        for rate, (_, one) in sorted(found.items())
+    ]  # fmt: skip
+    columns = ("new flows/s offered", "final verdicts/s", "first answer p50 ms", "p99 ms",
+               "queueing p99 ms", "new flows refused", "lost", "cores used")  # fmt: skip
+    told = [source(name, one) for _, (name, one) in sorted(found.items())]
+    return f"{markdown(columns, rows)}\n\n" + "\n".join(told)
+
+
+def start_up_block(results: Kept) -> str:
+    """Return the figures of ``bench start-up``."""
+    found = newest(results, "start-up")
+    if not found:
+        return _absent("start-up")
+    name, result = found[None]
+    cells = [(part, f"{mib:,.0f}") for part, mib in result["memory_mib"].items()]
+    spread = result["spread_of_rounds"]["first_verdict_s"]
+    return (
+        f"First verdict after {result['first_verdict_s']:.1f} s ({spread['lowest']:.1f} to "
+        f"{spread['highest']:.1f} in {spread['rounds']} starts). Memory (proportional set size):"
+        f"\n\n{markdown(('processes', 'MiB'), cells)}\n\n{source(name, result)}"
+    )
 
 
 def latency_block(results: Kept) -> str:
@@ -251,6 +293,8 @@ BLOCKS: dict[str, Callable[[Kept], str]] = {
     "engine": engine_block,
     "service-rate": rate_block,
     "latency": latency_block,
+    "overload": overload_block,
+    "start-up": start_up_block,
     "scale": scale_block,
     "peers": peers_block,
 }
