@@ -14,10 +14,10 @@ from ray.serve.config import AutoscalingContext
 
 __all__ = ["TARGET", "BusyTime", "by_busy_time"]
 
-TARGET = 0.6
+TARGET = 0.75
 """Share of its time that a replica may be busy. Where service times vary little, as these do, a
 share r of busy time makes work wait for r / (2 (1 - r)) of the time that it takes itself (M/D/1):
-three quarters at .6, but four and a half times at .9 (docs/capacity.md)."""
+one and a half times at .75, but four and a half times at .9 (docs/capacity.md)."""
 
 _METRIC = "busy"
 
