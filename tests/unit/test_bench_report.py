@@ -47,7 +47,8 @@ def test_a_block_that_nobody_makes_is_refused() -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_without_a_result_a_block_says_how_to_get_one(name: str) -> None:
-    assert f"serveflow bench {name}" in BLOCKS[name]([])
+    command = {"overload": "service-rate --rate R --keep-going"}.get(name, name)
+    assert f"serveflow bench {command} --save" in BLOCKS[name]([])
 
 
 def test_results_are_kept_in_the_order_of_time(tmp_path: Path) -> None:
