@@ -68,7 +68,7 @@ def enter(entries: Records, known: Records, end: np.uint64, blank: Records, flow
         entry = entries[e]
         entry.flow_id = flows[i].flow_id
         entry.block = -1
-        entry.state = 1
+        entry.state = NEW
 
 
 @kernel

@@ -47,9 +47,6 @@ __all__ = [
 DEFAULT_RETRY_S = 1.0
 """When to try again if an overloaded service does not say."""
 
-_OK = 200
-_OVERLOADED = 429
-_ERRORS = 500  # and above: the service's own
 _MOST_PATIENCE_S = 60.0
 _CHUNK_BYTES = 64 * 1024
 _HEADERS = {"content-type": ARROW_STREAM, "accept": ARROW_STREAM}
@@ -198,7 +195,7 @@ class HttpSender:
                 preload_content=False,
             )
             try:
-                if response.status != _OK:
+                if response.status != HTTPStatus.OK:
                     self._check(response.status, response.data, response.headers)
                 yield from read_parts(response.stream(_CHUNK_BYTES))
                 response.release_conn()
@@ -226,12 +223,12 @@ class HttpSender:
 
     def _check(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """Raise what an answer other than 200 means."""
-        if status == _OK:
+        if status == HTTPStatus.OK:
             return
         said = f"{self._url} answered {status}: {_problem(status, body)}"
-        if status == _OVERLOADED:
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise OverloadedError(said, retry_after_s(headers))
-        if status >= _ERRORS:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ServiceUnavailableError(said)
         raise ServiceRefusedError(said)
 
@@ -248,8 +245,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
     told = {name.lower(): value for name, value in headers.items()}
     for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         given = told.get(name, "")
-        if given.isdecimal():
-            return min(int(given) * unit_s, _MOST_PATIENCE_S)
+        if given.isdecimal():  # a number of any length: Python refuses very long ones
+            return min(int(given[:9]) * unit_s, _MOST_PATIENCE_S)
     return DEFAULT_RETRY_S
 
 

@@ -35,7 +35,7 @@ class Metrics:
         self._counters = counters
         self._published = counters.copy()
         self._timer: asyncio.TimerHandle | None = None
-        self._finals: list[Records] = []
+        self._parts: list[Records] = []
         self._flows = metrics.Counter(
             "serveflow_flows_total", description="Flows whose first packet was judged."
         )
@@ -71,7 +71,7 @@ class Metrics:
     def verdicts(self, part: Records) -> None:
         """Take in one part of an answer, ``VERDICT_DTYPE [n]``."""
         if len(part):
-            self._finals.append(part)
+            self._parts.append(part)
 
     def changed(self) -> None:
         """Note that counters have changed."""
@@ -91,8 +91,8 @@ class Metrics:
             more = n - last.finals.get((tier, reason), 0)
             _add(self._verdicts, more, tier=self._tiers[tier], reason=reason.text)
         self._published = now.copy()
-        parts = joined(self._finals) if self._finals else np.empty(0, VERDICT_DTYPE)
-        self._finals.clear()
+        parts = joined(self._parts) if self._parts else np.empty(0, VERDICT_DTYPE)
+        self._parts.clear()
         final = picked(parts, parts["final"] == 1)
         if len(final):
             for histogram, name in ((self._wait, "wait_ns"), (self._infer, "infer_ns")):

@@ -30,7 +30,7 @@ from deployments.scaling import BusyTime
 from deployments.settling import Pace
 from deployments.streamed import StreamedResponse
 from flows.errors import OverloadedError
-from flows.wire import ARROW_STREAM, NEW_FLOWS, PacketBatch
+from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, NEW_FLOWS, PacketBatch, new_flows_of
 from models.cascade import load_cascade
 
 __all__ = ["Router", "RouterSettings", "api"]
@@ -146,8 +146,8 @@ class Router(GrpcMethods, BusyTime):
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == ARROW_STREAM:
             declared = request.headers.get(NEW_FLOWS, "")
-            if declared.isdecimal():
-                self.answers.make_sure_of_room(int(declared))
+            if declared.isdecimal():  # a number of any length: Python refuses very long ones
+                self.answers.make_sure_of_room(min(int(declared[:9]), MAX_BATCH_PACKETS))
             data = await self._body(request, self._settings.max_body_bytes)
             return await self._stream(self.answers.read(data))
         if kind == JSON:
@@ -166,6 +166,7 @@ class Router(GrpcMethods, BusyTime):
         if declared.isdigit() and int(declared) > limit:
             raise too_large(limit)
         if self._read_bytes > _BODIES * self._settings.max_body_bytes:
+            self._dispatcher.counters.batches_refused += 1
             raise OverloadedError(
                 "too many bodies are being read: submit this one again a little later",
                 self._settings.limits.retry_after_s,
@@ -190,6 +191,7 @@ class Router(GrpcMethods, BusyTime):
         return StreamedResponse(first, pieces, media_type=ARROW_STREAM)
 
     async def _json(self, batch: PacketBatch) -> Response:
+        self.answers.make_sure_of_room(new_flows_of(batch.packets))
         spec = self._spec
         verdicts = []
         async for part in self.answers.parts(batch):

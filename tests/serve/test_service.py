@@ -19,7 +19,7 @@ from flows.capture import CaptureReader
 from flows.errors import ServiceRefusedError, ServiceUnavailableError
 from flows.packet import PACKET_DTYPE, packet_dtype
 from flows.table import FlowTable
-from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, PacketBatch, encode_batch
+from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, NEW_FLOWS, PacketBatch, encode_batch
 from models.cascade import load_cascade
 
 pytestmark = pytest.mark.serve
@@ -221,6 +221,13 @@ def test_new_flows_are_refused_before_too_many_wait(running: Running, http: http
     assert status["holds"]
     assert status["flows"]["open"] < MAX_BATCH_PACKETS
     assert http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("told", ["9" * 5_000, "-1", "many"])
+def test_a_wrong_number_of_new_flows_does_no_harm(http: httpx.Client, told: str) -> None:
+    body = encode_batch(PacketBatch("told", 1_700_000_000 * 10**9, first_packets(0)))
+    headers = {"content-type": ARROW_STREAM, NEW_FLOWS: told}
+    assert http.post("/v1/batches", content=body, headers=headers).status_code == 200
 
 
 def test_headers_that_the_bundle_does_not_read_are_refused(sender: HttpSender) -> None:

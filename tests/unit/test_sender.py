@@ -117,6 +117,7 @@ def test_what_may_help_when_tried_again(server: Server, sender: HttpSender, stat
         ({"retry-after": "2"}, 2.0),
         ({"retry-after": "1", "retry-after-ms": "200"}, 0.2),
         ({"retry-after": "99999999"}, 60.0),
+        ({"retry-after": "9" * 5_000}, 60.0),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1.0),
         ({}, 1.0),
     ],
