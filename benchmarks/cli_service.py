@@ -177,7 +177,7 @@ def latency(
     """From a flow's first packet to its verdict at the collector, in real time.
 
     The cascade, its deepest tier alone (slow only) and its last tier on packet 1 alone (fast
-    only) run side by side in one service; rounds take turns, by the collector that
+    only) take turns in each round, each with a service of its own, by the collector that
     [bold]serveflow replay[/] has. Copies of the captures with other hosts overlap, so that flows
     begin at the rate asked for and their packets keep their captured delays.
     """

@@ -27,7 +27,6 @@ from benchmarks.results import spread
 from collectors.collector import Settled
 from collectors.sender import Part
 from flows.compiled import kernel
-from flows.join_due import hand_out
 from flows.packet import Records, packet_dtype
 from flows.table import FlowTable
 from models.bundle import BundleContents, read_bundle
@@ -165,7 +164,7 @@ def _packet_side(
     offsets = np.zeros(flows + 1, np.int64)
     np.cumsum(sizes, out=offsets[1:])
     packets = np.empty(offsets[-1], dtype)
-    hand_out(blocks, np.arange(flows, dtype=np.int32), offsets, packets)
+    _in_order(blocks, offsets, packets)
     watch.lap("first_packets")
     deepest = contents.tiers[-1]
     for begin in range(0, flows, _BATCH):
@@ -188,6 +187,14 @@ def _keep(
         flow = np.int64(numbers[i])
         blocks[flow, packets[i].packet_index] = packets[i]
         sizes[flow] += 1
+
+
+@kernel
+def _in_order(blocks: Records, offsets: npt.NDArray[np.int64], out: Records) -> None:
+    """Copy the packets of all flows into ``out``, one after the other."""
+    for flow in range(len(blocks)):
+        for k in range(offsets[flow + 1] - offsets[flow]):
+            out[offsets[flow] + k] = blocks[flow, k]
 
 
 def _tier_us(cascade: Cascade, t: int, firsts: _FirstPackets) -> float:

@@ -1,8 +1,10 @@
 """``serveflow bench latency``: from a flow's first packet to its verdict, in real time.
 
-Three applications in one service: the bundle's cascade, its deepest tier alone (every flow waits
-for the depth, its end or its timeout: what the ServeFlow paper calls slow only), and its last tier
-on packet 1 alone. Each is a bundle; the single tiers' are written for the occasion.
+Three contenders: the bundle's cascade, its deepest tier alone (every flow waits for the depth, its
+end or its timeout: what the ServeFlow paper calls slow only), and its last tier on packet 1 alone.
+Each is a bundle; the single tiers' are written for the occasion. In each round every one gets a
+service of its own, one after the other: idle replicas of the others would take their share of the
+cores.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ from models.bundle import BundleContents, read_bundle, write_bundle
 from models.metrics import WITHIN_MS
 from serveflow_app.settings import AppArgs
 
-__all__ = ["FlowTimes", "LatencySettings", "TimedSender", "measure_latency", "three_apps"]
+__all__ = ["FlowTimes", "LatencySettings", "TimedSender", "contenders", "measure_latency"]
 
 _PROBES = 50
-_CPUS = 0.02  # of each replica: three applications must fit where one does
+_WARM_UP_S = 2.0
 _KINDS = ("cascade", "slow_only", "fast_only")
 
 
@@ -87,20 +89,20 @@ def measure_latency(
     )  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
     with tempfile.TemporaryDirectory(prefix="serveflow-bench-") as folder:
-        config = three_apps(base, contents, Path(folder))
-        on_progress("starting Ray Serve with three applications …")
         recorded: dict[bool, Recorded] = {}
-        with started(config) as (service, _):
-            urls = {"cascade": service.url, "slow_only": f"{service.url}/slow-only",
-                    "fast_only": f"{service.url}/fast-only"}  # fmt: skip
-            for number in range(settings.rounds + 1):
-                for kind, url in urls.items():
-                    on_progress(f"round {number} of {settings.rounds}: {kind.replace('_', ' ')}")
-                    # The round before the others is short, and for warming up.
-                    seconds = settings.seconds if number else min(2.0, settings.seconds)
-                    one = _replay(url, settings, seconds, recorded, with_tail=number > 0)
-                    if number:
-                        found[kind].append(one)
+        configs = contenders(base, contents, Path(folder))
+        for number in range(settings.rounds):
+            for kind, config in configs.items():
+                on_progress(
+                    f"round {number + 1} of {settings.rounds}: {kind.replace('_', ' ')}, "
+                    f"{settings.seconds:.0f} s of load and {contents.max_wait_s:.0f} s of waits …"
+                )
+                with started(config) as (service, _):
+                    warm_up_s = min(_WARM_UP_S, settings.seconds)
+                    _replay(service.url, settings, warm_up_s, recorded, with_tail=False)
+                    found[kind].append(
+                        _replay(service.url, settings, settings.seconds, recorded, with_tail=True)
+                    )
     rounds = {kind: medians(several) for kind, several in found.items()}
     speedups = [
         slow["p50_ms"] / cascade["p50_ms"]
@@ -118,36 +120,29 @@ def measure_latency(
     }
 
 
-def three_apps(base: dict[str, Any], contents: BundleContents, folder: Path) -> dict[str, Any]:
-    """Return a configuration of three applications: the cascade and its two ends alone.
+def contenders(
+    base: dict[str, Any], contents: BundleContents, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Return the configurations of the cascade and of its two ends alone, by kind.
 
     Args:
         base: A checked configuration of one application.
         contents: Its bundle, all tiers loaded.
-        folder: Where to write the bundles of the two: the deepest tier alone as ``slow-only``, the
-            last tier on packet 1 alone as ``fast-only``.
+        folder: Where to write the bundles of the two: the deepest tier alone, and the last tier on
+            packet 1 alone.
     """
     on_packet_1 = [tier for tier in contents.tiers if tier.depth == 1]
     single = {
-        "slow-only": contents.tiers[-1],
-        "fast-only": on_packet_1[-1] if on_packet_1 else contents.tiers[0],
+        "slow_only": contents.tiers[-1],
+        "fast_only": on_packet_1[-1] if on_packet_1 else contents.tiers[0],
     }
-    first = base["applications"][0]
-    applications = [_light(first)]
-    for name, tier in single.items():
-        write_bundle(replace(contents, tiers=(tier,)), folder / name)
-        args = {**first["args"], "bundle": str(folder / name)}
-        other = {**first, "name": name, "route_prefix": f"/{name}", "args": args}
-        applications.append(_light(other))
-    return {**base, "applications": applications}
-
-
-def _light(app: dict[str, Any]) -> dict[str, Any]:
-    deployments = [
-        {**one, "ray_actor_options": {**one.get("ray_actor_options", {}), "num_cpus": _CPUS}}
-        for one in app["deployments"]
-    ]
-    return {**app, "deployments": deployments}
+    (app,) = base["applications"]
+    found = {"cascade": base}
+    for kind, tier in single.items():
+        write_bundle(replace(contents, tiers=(tier,)), folder / kind)
+        args = {**app["args"], "bundle": str(folder / kind)}
+        found[kind] = {**base, "applications": [{**app, "args": args}]}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-
-import urllib3
 
 from benchmarks.cpu import cpu_by_process, cpu_ms, spent_ms
 from benchmarks.environment import environment
@@ -19,7 +16,8 @@ from benchmarks.lane import Trial
 from benchmarks.results import medians, spread
 from benchmarks.search import highest_rate
 from benchmarks.started import config_under_test, started
-from flows.errors import ServiceError, ServiceUnavailableError
+from collectors.sender import HttpSender
+from flows.errors import ServiceError
 
 __all__ = ["Measured", "RateSettings", "measure_rate", "run_measured", "tested_service"]
 
@@ -223,17 +221,12 @@ def _status(url: str | None) -> dict[str, Any] | None:
     """Ask for the conservation counters; None: a service over gRPC alone does not tell them.
 
     Raises:
-        ServiceUnavailableError: The service does not answer.
+        ServiceError: The service does not answer, or not as it should.
     """
     if url is None:
         return None
-    try:
-        response = urllib3.request("GET", f"{url}/v1/status", timeout=10.0, retries=False)
-        if response.status != HTTPStatus.OK:
-            raise ServiceUnavailableError(f"{url}/v1/status answered {response.status}")
-        status: dict[str, Any] = response.json()
-    except urllib3.exceptions.HTTPError as error:
-        raise ServiceUnavailableError(f"{url}/v1/status: {error}") from None
+    with HttpSender(url, timeout_s=10.0) as sender:
+        status = sender.status()
     return {"holds": status["holds"], "flows": status["flows"], "packets": status["packets"]}
 
 

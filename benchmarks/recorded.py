@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.capture import CaptureReader
+from flows.compiled import kernel
 from flows.decode import Decoded
 from flows.errors import SettingsError
 from flows.packet import Records
+from flows.records import copied
 from flows.table import FlowTable
 
 __all__ = ["Recorded", "RepeatedCaptures", "read_captures", "with_other_hosts"]
@@ -61,15 +63,11 @@ def with_other_hosts(endpoints: Records, copy: npt.NDArray[np.uint64] | int) -> 
         endpoints: Left as they are.
         copy: Number of the copy, one for all or uint64 ``[n]``; 0: the hosts stay.
     """
-    changed = endpoints.copy()
-    _shift_hosts(changed, copy)
-    return changed
-
-
-def _shift_hosts(endpoints: Records, copy: npt.NDArray[np.uint64] | int) -> None:
+    changed = copied(endpoints)
     shift = np.asarray(copy, np.uint64) << np.uint64(32)
-    endpoints["src_hi"] ^= shift
-    endpoints["dst_hi"] ^= shift
+    changed["src_hi"] ^= shift
+    changed["dst_hi"] ^= shift
+    return changed
 
 
 def read_captures(paths: Sequence[Path], *, with_header: bool = False) -> Recorded:
@@ -157,11 +155,21 @@ class RepeatedCaptures:
             for chunk in CaptureReader(path, with_header=self._with_header).chunks():
                 if not len(chunk.packets):
                     continue
-                times = chunk.packets["time_ns"]
                 if shift_ns is None:
-                    shift_ns = clock_ns - int(times[0])
-                times += shift_ns
-                clock_ns = max(clock_ns, int(times.max()))
-                _shift_hosts(chunk.endpoints, number)  # in place: nobody else has this chunk
+                    shift_ns = clock_ns - int(chunk.packets["time_ns"][0])
+                # In place: nobody else has this chunk.
+                clock_ns = _play_as(chunk.packets, chunk.endpoints, number, shift_ns, clock_ns)
                 yield chunk
             clock_ns += self._gap_ns
+
+
+@kernel
+def _play_as(packets: Records, endpoints: Records, copy: int, shift_ns: int, clock_ns: int) -> int:
+    """Give packets the hosts of another copy, and later times; return the latest one."""
+    shift = np.uint64(copy) << np.uint64(32)
+    for i in range(len(packets)):
+        packets[i].time_ns += shift_ns
+        clock_ns = max(clock_ns, packets[i].time_ns)
+        endpoints[i].src_hi ^= shift
+        endpoints[i].dst_hi ^= shift
+    return clock_ns

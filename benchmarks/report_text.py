@@ -236,11 +236,13 @@ def scale_block(results: Kept) -> str:
         rows = [
             (f"{one['open_flows']:,}", str(one["depth"]), f"{one['table_ns_per_packet']:,.0f}",
              f"{one['collector_bytes_per_flow']:,.0f}", f"{one['tracker_us_per_batch']:,.0f}",
+             f"{one['tracker_us_per_1000_flows']:,.0f}",
              f"{one['tracker_bytes_per_flow']:,.0f}")
             for one in result[key]
         ]  # fmt: skip
         columns = ("open flows", "depth", "flow table, ns a packet", "collector, bytes a flow",
-                   "tracker, µs a batch of 4,096 packets", "tracker, bytes a flow")  # fmt: skip
+                   "tracker, µs a batch of 4,096 packets", "one of 1,000 flows",
+                   "tracker, bytes a flow")  # fmt: skip
         parts.append(markdown(columns, rows))
     for key, what in (("by_batch_flows", "batch_flows"), ("by_trackers", "trackers")):
         cells = [(f"{one[what]:,}", f"{one['us_per_flow']:.2f}") for one in result[key]]

@@ -39,6 +39,7 @@ from serveflow_app.settings import bundle_folder
 __all__ = ["measure_scale"]
 
 _CHUNK = 4_096  # packets at once, as a batch has
+_SPREAD = 1_000  # flows of which a batch brings one packet each
 _CALLS = 20  # timed calls of a round
 _WAIT_S = 10.0
 _FEW = 64  # flows that are enough to run everything once
@@ -184,19 +185,28 @@ def _tracker(count: int, depth: int, rounds: int) -> dict[str, float]:
     used = _memory() - before
     drawn = np.random.default_rng(0)
 
-    def chunk() -> Records:
+    def known(numbers: npt.NDArray[np.int64]) -> Records:
         # Known packets: absorbed like new ones as far as finding the flow and its due ones goes.
-        packets = np.zeros(_CHUNK, PACKET_DTYPE)
-        packets["flow_id"] = flow_ids(drawn.integers(0, count, _CHUNK).astype(np.uint64), 7)
+        packets = np.zeros(len(numbers), PACKET_DTYPE)
+        packets["flow_id"] = flow_ids(numbers.astype(np.uint64), 7)
         packets["time_ns"] = 1
         return packets
+
+    def chunk() -> Records:
+        return known(drawn.integers(0, count, _CHUNK))
+
+    def spread() -> Records:
+        # As many flows to look at, however many are open.
+        return known(drawn.choice(count, min(_SPREAD, count), replace=False))
 
     def absorb(packets: Records) -> None:
         join.absorb("bench", 2, packets, np.empty(0, MARK_DTYPE), none)
 
     took = [_timed(chunk, absorb) for _ in range(rounds)]
+    spread_took = [_timed(spread, absorb) for _ in range(rounds)]
     return {
         "tracker_us_per_batch": median(took) / 1e3,
+        "tracker_us_per_1000_flows": median(spread_took) / 1e3 / min(_SPREAD, count) * 1_000,
         "tracker_bytes_per_flow": used / count,
     }
 

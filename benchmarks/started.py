@@ -71,7 +71,7 @@ def started(config: dict[str, Any]) -> Iterator[tuple[Service, float]]:
         with messages.status("starting Ray Serve …"):
             took_s = service.wait_ready()
             for app in config["applications"][1:]:
-                service.wait_ready(path=f"{app['route_prefix']}/v1/schema")
+                service.wait_ready(route_prefix=app["route_prefix"])
         yield service, took_s
 
 

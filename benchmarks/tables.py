@@ -194,7 +194,7 @@ def scale_tables(result: dict[str, Any]) -> list[Table]:
     """Return the figures of ``bench scale``."""
     columns = (
         "open flows", "depth", "table ns/packet", "collector B/flow", "tracker µs/batch",
-        "tracker B/flow",
+        "µs/1,000 flows", "tracker B/flow",
     )  # fmt: skip
     tables = []
     for key, title in (("by_open_flows", "by open flows"), ("by_depth", "by depth")):
@@ -203,6 +203,7 @@ def scale_tables(result: dict[str, Any]) -> list[Table]:
             table.add_row(
                 f"{one['open_flows']:,}", str(one["depth"]), f"{one['table_ns_per_packet']:,.0f}",
                 f"{one['collector_bytes_per_flow']:,.0f}", f"{one['tracker_us_per_batch']:,.0f}",
+                f"{one['tracker_us_per_1000_flows']:,.0f}",
                 f"{one['tracker_bytes_per_flow']:,.0f}",
             )  # fmt: skip
         tables.append(table)

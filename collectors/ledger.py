@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from collectors import ledger_kernels as kernels
 from flows.ids import flow_numbers
-from flows.packet import Records, packet_dtype
+from flows.kept import rest_dtype, split
+from flows.packet import HOST_DTYPE, Records, packet_dtype
 from flows.records import as_bytes, copied, taken
 from flows.table import FLOW_DTYPE
 
@@ -63,12 +64,13 @@ class Ledger:
         self._seed = np.uint64(seed)
         self._entries = np.zeros(capacity, kernels.ENTRY_DTYPE)
         self._flows = np.zeros(capacity, FLOW_DTYPE)
-        self._blocks = np.zeros((capacity, depth), packet_dtype(with_header))
+        self._blocks = np.zeros((capacity, depth), rest_dtype(with_header))
+        self._hosts = np.zeros(capacity, HOST_DTYPE)
         self._free = np.arange(capacity, dtype=np.int32)
         self._free_count = capacity
         self._blank_entry = np.zeros(1, kernels.ENTRY_DTYPE)
-        self._blank_packet = np.zeros(1, self._blocks.dtype)
-        self._out = np.empty(0, self._blocks.dtype)
+        self._blank_packet = np.zeros(1, packet_dtype(with_header))
+        self._out = np.empty(0, self._blank_packet.dtype)
         self._queue = np.empty(capacity, np.uint64)
         self._queued = 0
         self._base = np.uint64(0)
@@ -107,8 +109,8 @@ class Ledger:
     ) -> None:
         """Keep ``packets[kept]``, seen at ``seen_ns`` (wall clock), of unsettled flows."""
         self._free_count, self._queued = kernels.keep(
-            self._entries, self._blocks, self._free, self._free_count,
-            self._queue, self._queued, self._base, packets, kept, numbers, seen_ns,
+            self._entries, self._blocks, self._hosts, self._free, self._free_count,
+            self._queue, self._queued, self._base, packets, split(packets), kept, numbers, seen_ns,
         )  # fmt: skip
 
     def end_flows(self, ends: Records, seen_ns: int) -> None:
@@ -121,11 +123,11 @@ class Ledger:
         """Take up to ``limit`` rows to send at ``clock_ns`` (capture) and ``now_ns`` (wall)."""
         size = max(limit, self._depth + 1)
         if len(self._out) != size:  # kept, as touching new memory costs as much as filling it
-            self._out = np.empty(size, self._blocks.dtype)
+            self._out = np.empty(size, self._out.dtype)
         out, flows = self._out, np.empty(size, np.uint64)
         rows, written, self._queued, written_ns, queued_ns = kernels.form(
-            self._entries, self._blocks, self._queue, self._queued, self._base,
-            clock_ns, self._max_wait_ns, now_ns, self._blank_packet, out, flows,
+            self._entries, self._blocks, self._hosts, self._queue, self._queued, self._base,
+            clock_ns, self._max_wait_ns, now_ns, self._blank_packet, out, split(out), flows,
         )  # fmt: skip
         return Formed(
             copied(out[:rows]),
@@ -194,6 +196,9 @@ class Ledger:
         blocks = np.zeros((new, self._depth), self._blocks.dtype)
         as_bytes(blocks)[:size] = as_bytes(self._blocks)
         self._blocks = blocks
+        hosts = np.zeros(new, HOST_DTYPE)
+        as_bytes(hosts)[:size] = as_bytes(self._hosts)
+        self._hosts = hosts
         free = np.empty(new, np.int32)
         free[: self._free_count] = self._free[: self._free_count]
         free[self._free_count : self._free_count + new - size] = np.arange(size, new)

@@ -75,17 +75,22 @@ def enter(entries: Records, known: Records, end: np.uint64, blank: Records, flow
 def keep(
     entries: Records,
     blocks: Records,
+    hosts: Records,
     free: npt.NDArray[np.int32],
     free_count: int,
     queue: npt.NDArray[np.uint64],
     queued: int,
     base: np.uint64,
     packets: Records,
+    parts: Records,
     kept: npt.NDArray[np.int64],
     numbers: npt.NDArray[np.uint64],
     seen_ns: npt.NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Keep the packets ``kept`` of unsettled flows; return free blocks and queue length."""
+    """Keep the packets ``kept`` of unsettled flows; return free blocks and queue length.
+
+    ``parts`` are the packets as :func:`flows.kept.split` gives them.
+    """
     mask = np.uint64(len(entries) - 1)
     for j in range(len(kept)):
         i = kept[j]
@@ -101,7 +106,8 @@ def keep(
             entry.block = free[free_count]
             entry.start_ns = packets[i].time_ns
             entry.first_seen_ns = seen_ns[i]
-        blocks[entry.block, entry.kept] = packets[i]
+            hosts[entry.block] = parts[i].host
+        blocks[entry.block, entry.kept] = parts[i].rest
         entry.kept += 1
         entry.last_seen_ns = seen_ns[i]
         if entry.queued == 0 and entry.state != 2:
@@ -144,6 +150,7 @@ def end_flows(
 def form(
     entries: Records,
     blocks: Records,
+    hosts: Records,
     queue: npt.NDArray[np.uint64],
     queued: int,
     base: np.uint64,
@@ -152,9 +159,12 @@ def form(
     now_ns: int,
     blank: Records,
     out: Records,
+    parts: Records,
     flows: npt.NDArray[np.uint64],
 ) -> tuple[int, int, int, int, int]:
     """Write what is to be sent into ``out``; ``blank`` is one packet that holds zeros.
+
+    ``parts`` is ``out`` as :func:`flows.kept.split` gives it.
 
     Returns rows and flows written, the queue's new length, and the earliest start (ns) of the
     flows written and of those still queued.
@@ -178,14 +188,16 @@ def form(
         if entry.state == 4 or entry.state == 2:
             continue
         if entry.state == 1 and entry.again == 0 and entry.start_ns + max_wait_ns > clock_ns:
-            out[rows] = blocks[entry.block, 0]
+            parts[rows].rest = blocks[entry.block, 0]
+            parts[rows].host = hosts[entry.block]
             rows += 1
             entry.sent = 1
             entry.state = 2
             entry.asked_seen_ns = entry.first_seen_ns
         else:
             for k in range(entry.sent, entry.kept):
-                out[rows] = blocks[entry.block, k]
+                parts[rows].rest = blocks[entry.block, k]
+                parts[rows].host = blank[0].host if k else hosts[entry.block]
                 rows += 1
             entry.sent = entry.kept
             if entry.end_reason and entry.end_sent == 0:

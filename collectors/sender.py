@@ -9,13 +9,13 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
+from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Protocol
 
-import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError
-
+from collectors.connections import Connections
 from flows.errors import (
     OverloadedError,
     ServiceRefusedError,
@@ -161,54 +161,56 @@ class HttpSender:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30.0, connections: int = 32) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url}: give an address such as http://127.0.0.1:8000")
         self._url = url.rstrip("/")
-        # Not by the environment's proxies: one meant for browsers must not see packet batches.
-        self._pool = urllib3.PoolManager(
-            maxsize=connections,
-            timeout=urllib3.Timeout(connect=5.0, read=timeout_s),
-            retries=False,  # whether and when to send again is the collector's to say
-        )
+        self._connections = Connections(url, timeout_s=timeout_s, idle=connections)
 
     def schema(self) -> ServiceSchema:
         """Ask ``GET /v1/schema``; see :meth:`Sender.schema`."""
         try:
-            response = self._pool.request("GET", f"{self._url}/v1/schema")
-            self._check(response.status, response.data, response.headers)
-            return ServiceSchema.from_dict(response.json())
-        except LocationValueError as error:
-            raise ServiceRefusedError(f"{self._url}: {error}") from None
-        except HTTPError as error:
+            return ServiceSchema.from_dict(self._get("/v1/schema"))
+        except WireError as error:
+            raise self._stranger(error) from None
+
+    def status(self) -> dict[str, Any]:
+        """Ask ``GET /v1/status``: the conservation counters of Router and trackers.
+
+        Raises:
+            ServiceUnavailableError: It cannot be reached or is not ready.
+            ServiceRefusedError: It answers, but not as a ServeFlow service.
+        """
+        found: dict[str, Any] = self._get("/v1/status")
+        return found
+
+    def _get(self, path: str) -> Any:
+        try:
+            with self._connections.request("GET", path) as response:
+                body = response.read()
+                self._check(response.status, body, dict(response.headers.items()))
+            return json.loads(body)
+        except (HTTPException, OSError) as error:
             raise self._unreachable(error) from None
-        except (WireError, ValueError) as error:
-            raise ServiceRefusedError(f"{self._url} is no ServeFlow service: {error}") from None
+        except ValueError as error:
+            raise self._stranger(error) from None
 
     def submit(self, batch: PacketBatch) -> Iterator[Part]:
         """Post to ``/v1/batches``; see :meth:`Sender.submit`."""
+        headers = {**_HEADERS, NEW_FLOWS: str(new_flows_of(batch.packets))}
+        body = encode_batch(batch)
         try:
-            response = self._pool.request(
-                "POST",
-                f"{self._url}/v1/batches",
-                body=encode_batch(batch),
-                headers={**_HEADERS, NEW_FLOWS: str(new_flows_of(batch.packets))},
-                preload_content=False,
-            )
-            try:
+            with self._connections.request("POST", "/v1/batches", body, headers) as response:
                 if response.status != HTTPStatus.OK:
-                    self._check(response.status, response.data, response.headers)
-                yield from read_parts(response.stream(_CHUNK_BYTES))
-                response.release_conn()
-            finally:
-                response.close()  # unless read to its end: the rest must not meet the next batch
-        except HTTPError as error:
+                    told = dict(response.headers.items())
+                    self._check(response.status, response.read(), told)
+                # As it comes: read1 does not wait until so much is there.
+                yield from read_parts(iter(partial(response.read1, _CHUNK_BYTES), b""))
+        except (HTTPException, OSError) as error:
             raise self._unreachable(error) from None
         except WireError as error:
             raise ServiceUnavailableError(f"{self._url}: {error}") from None
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.clear()
+        self._connections.close()
 
     def __enter__(self) -> HttpSender:
         return self
@@ -232,9 +234,11 @@ class HttpSender:
             raise ServiceUnavailableError(said)
         raise ServiceRefusedError(said)
 
-    def _unreachable(self, error: HTTPError) -> ServiceUnavailableError:
-        # urllib3 says first which connection it was, which the address says already.
-        said = str(error).rpartition("): ")[2] or type(error).__name__
+    def _stranger(self, error: Exception) -> ServiceRefusedError:
+        return ServiceRefusedError(f"{self._url} is no ServeFlow service: {error}")
+
+    def _unreachable(self, error: Exception) -> ServiceUnavailableError:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ServiceUnavailableError(
             f"{self._url}: {said}. Is the service running (serveflow serve) and the address right?"
         )

@@ -134,7 +134,7 @@ class CaptureReader:
         if link not in {int(known) for known in LinkType}:
             raise self._unknown_link(str(link))
         self._at = 24
-        frames = np.zeros(len(self._data) // header + 1, FRAME_DTYPE)
+        frames = np.empty(len(self._data) // header + 1, FRAME_DTYPE)
         while True:
             n, self._at, why = kernels.scan_pcap(
                 self._data, self._at, self._limit, self._big, header, fraction_ns, link, frames
@@ -147,7 +147,7 @@ class CaptureReader:
         self._check_end()
 
     def _pcapng(self, stream: ByteStream) -> Iterator[Decoded]:
-        frames = np.zeros(len(self._data) // 16 + 1, FRAME_DTYPE)
+        frames = np.empty(len(self._data) // 16 + 1, FRAME_DTYPE)
         latest_ns = 0
         while True:
             n, self._at, why, latest_ns = kernels.scan_pcapng(

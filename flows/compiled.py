@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numba
+from llvmlite import ir  # type: ignore[import-untyped] # llvmlite is not typed
 from numba.core import config as numba_config
+from numba.core import types
+from numba.extending import intrinsic
 
-__all__ = ["compiled", "inlined", "kernel"]
+__all__ = ["compiled", "inlined", "kernel", "prefetch"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,6 +52,33 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compile(function, _nrt=False, forceinline=True)
 
 
+def _prefetch(_: Any, array: Any, row: Any) -> Any:
+    """Fetch the cache line in which ``array[row]`` begins, and go on meanwhile.
+
+    For compiled code. Where rows are met in no order and there are more than the caches hold, most
+    of the time goes into waiting for one after the other; fetched some rows ahead, they come
+    together. ``array`` may have more axes than one; ``row`` must lie within it.
+    """
+    if not isinstance(array, types.Array):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        unpacked = context.make_array(signature.args[0])(context, builder, values[0])
+        word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        offset = builder.mul(values[1], builder.extract_value(unpacked.strides, 0))
+        at = builder.gep(builder.bitcast(unpacked.data, byte), [offset])
+        call = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        llvm = builder.module.declare_intrinsic("llvm.prefetch", [byte], call)
+        # To be read, to be kept in all caches, data.
+        builder.call(llvm, [at, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+prefetch: Callable[..., None] = intrinsic(_prefetch)  # its first argument is numba's own
+
+
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     _set_cache_folder()
     jit = numba.njit(cache=True, nogil=True, boundscheck=False, **options)
@@ -58,7 +88,8 @@ def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
 # numba compiles a function anew when its own file has changed, but not when that of a function
 # it calls has. So the cache of each version of these modules stands in a folder of its own.
 _CALLED_FROM_OTHERS = (
-    "address.py", "compiled.py", "header.py", "ids.py", "link.py", "table_entries.py",
+    "address.py", "compiled.py", "header.py", "hosts.py", "ids.py", "join_rows.py", "link.py",
+    "table_entries.py",
 )  # fmt: skip
 
 

@@ -23,7 +23,16 @@ from flows.compiled import inlined, kernel
 from flows.ids import mix64
 from flows.packet import Record, Records
 
-__all__ = ["HISTORIES", "HISTORY_DTYPE", "new_histories", "update_histories"]
+__all__ = [
+    "HISTORIES",
+    "HISTORY_DTYPE",
+    "add_flow",
+    "add_packet",
+    "find_history",
+    "host_of",
+    "new_histories",
+    "tell",
+]
 
 HISTORIES = 65_536
 """Hosts that a collector remembers, at most; about 8 MB."""
@@ -70,8 +79,16 @@ def new_histories(most: int = HISTORIES) -> Records:
     return np.zeros(most, HISTORY_DTYPE)
 
 
+# Most counts are small, and a logarithm takes as long as all else that is done with a packet.
+_LOG_COUNTS = np.rint(16.0 * np.log2(1.0 + np.arange(1_024))).astype(np.uint8)
+
+
 @inlined
 def _log_count(x: int) -> Any:
+    if x < 1_024:
+        return np.int64(_LOG_COUNTS[x])
+    if x >= 65_536:
+        return np.int64(255)
     return min(255, np.int64(np.rint(16.0 * np.log2(1.0 + x))))
 
 
@@ -90,25 +107,65 @@ def _inside(kind: int) -> bool:
 
 
 @inlined
-def _find(histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64) -> Record:
-    """Return the host's history, made anew if there is none or an hour has passed."""
+def host_of(address_kinds: int, sent_by_originator: bool) -> int:
+    """Return which side of a packet its flow's host is: 1: its sender, 0: its receiver, -1: none.
+
+    ``address_kinds`` is the packet's, see :data:`flows.packet.PACKET_DTYPE`.
+    """
+    src, dst = address_kinds >> 4, address_kinds & 15
+    originator = src if sent_by_originator else dst
+    responder = dst if sent_by_originator else src
+    by_originator = _inside(originator) or not _inside(responder)
+    if (originator if by_originator else responder) == 0:
+        return -1  # 0.0.0.0 is whoever has no address yet
+    return 1 if by_originator == sent_by_originator else 0
+
+
+@inlined
+def find_history(
+    histories: Records, hint: int, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64
+) -> int:
+    """Return where the history of a host stands, which has a packet at ``now_ns``.
+
+    It is made anew if there is none or an hour has passed.
+
+    Args:
+        histories: ``HISTORY_DTYPE``, see :func:`new_histories`.
+        hint: Where it was found before, or -1.
+        hi: The host's address, as in ``ENDPOINTS_DTYPE``.
+        lo: Its lower half.
+        now_ns: Not before any time given earlier.
+        seed: Secret that spreads the hosts.
+    """
+    at: Any = np.int64(hint)
+    if at < 0 or not _is_of(histories[at], hi, lo) or now_ns - histories[at].halved_ns > _HOUR_NS:
+        at = _search(histories, hi, lo, now_ns, seed)
+    histories[at].seen_ns = max(now_ns, 1)
+    return at
+
+
+@inlined
+def _is_of(host: Record, hi: np.uint64, lo: np.uint64) -> bool:
+    return host.lo == lo and host.hi == hi and host.seen_ns != 0
+
+
+@kernel
+def _search(histories: Records, hi: np.uint64, lo: np.uint64, now_ns: int, seed: np.uint64) -> int:
     sets = np.uint64(len(histories) // _WAYS - 1)
     first = np.int64(mix64(np.uint64(mix64(np.uint64(hi + seed)) ^ lo)) & sets) * _WAYS
     oldest: Any = first
     for k in range(first, first + _WAYS):
-        if histories[k].lo == lo and histories[k].hi == hi and histories[k].seen_ns:
+        if _is_of(histories[k], hi, lo):
             oldest = k
             break
         if histories[k].seen_ns < histories[oldest].seen_ns:
             oldest = k
     host = histories[oldest]
-    same = host.lo == lo and host.hi == hi and host.seen_ns
-    if not same or now_ns - host.seen_ns > _HOUR_NS:
+    if not _is_of(host, hi, lo) or now_ns - host.seen_ns > _HOUR_NS:
         _begin(host, hi, lo, now_ns)
     while now_ns - host.halved_ns > _HOUR_NS:
         _halve(host)
-    host.seen_ns = max(now_ns, 1)
-    return host
+    return oldest
 
 
 @kernel
@@ -146,7 +203,8 @@ def _halve(host: Record) -> None:
 
 
 @kernel
-def _tell(host: Record, said: Record) -> None:
+def tell(host: Record, said: Record) -> None:
+    """Write what is known of a host into ``said``, ``HOST_DTYPE``, which holds zeros."""
     said.tcp_window = host.tcp_window
     said.max_tcp_payload = host.max_tcp_payload
     if host.payload_packets:
@@ -172,8 +230,9 @@ def _tell(host: Record, said: Record) -> None:
     said.first_packet_sizes = _bits(host.sizes_seen)
 
 
-@inlined
-def _add_flow(host: Record, packet: Record, outward: bool, to_many: bool) -> None:
+@kernel
+def add_flow(host: Record, packet: Record, outward: bool) -> None:
+    """Count a flow by its first packet, which is ``outward`` if it is the host's."""
     if packet.protocol == 6:
         host.tcp_flows += 1
     elif packet.protocol == 17:
@@ -187,7 +246,9 @@ def _add_flow(host: Record, packet: Record, outward: bool, to_many: bool) -> Non
         host.icmp_flows += 1
     if not outward:
         host.answered_flows += 1
-    if to_many:
+    sent_by_originator = packet.from_originator == 1
+    responder = packet.address_kinds & 15 if sent_by_originator else packet.address_kinds >> 4
+    if responder >= 5:  # to many
         if packet.ttl == 1:
             host.multicast_ttl_1 += 1
         elif packet.ttl == 255:
@@ -202,7 +263,8 @@ def _add_flow(host: Record, packet: Record, outward: bool, to_many: bool) -> Non
 
 
 @inlined
-def _add_packet(host: Record, packet: Record, outward: bool) -> None:
+def add_packet(host: Record, packet: Record, outward: bool) -> None:
+    """Count a packet, which is ``outward`` if the host sent it."""
     if outward:
         host.packets_sent += 1
         host.bytes_sent += packet.ip_bytes
@@ -220,37 +282,3 @@ def _add_packet(host: Record, packet: Record, outward: bool) -> None:
     host.max_received_bytes = max(host.max_received_bytes, packet.ip_bytes)
     if packet.protocol == 6 and packet.tcp_flags & 4:
         host.resets_received += 1
-
-
-@kernel
-def update_histories(
-    packets: Records, endpoints: Records, histories: Records, seed: np.uint64
-) -> None:
-    """Take packets in and tell the first one of each flow what its host did before.
-
-    Args:
-        packets: ``PACKET_DTYPE [n]`` that the flow table has seen; ``host`` is filled in where
-            ``packet_index`` is 0.
-        endpoints: ``ENDPOINTS_DTYPE [n]``.
-        histories: ``HISTORY_DTYPE``, see :func:`new_histories`.
-        seed: Secret that spreads the hosts.
-    """
-    for i in range(len(packets)):
-        packet = packets[i]
-        end = endpoints[i]
-        src, dst = packet.address_kinds >> 4, packet.address_kinds & 15
-        sent_by_originator = packet.from_originator == 1
-        originator = src if sent_by_originator else dst
-        responder = dst if sent_by_originator else src
-        by_originator = _inside(originator) or not _inside(responder)
-        if (originator if by_originator else responder) == 0:
-            continue  # 0.0.0.0 is whoever has no address yet
-        outward = by_originator == sent_by_originator
-        if outward:
-            host = _find(histories, end.src_hi, end.src_lo, packet.time_ns, seed)
-        else:
-            host = _find(histories, end.dst_hi, end.dst_lo, packet.time_ns, seed)
-        if packet.packet_index == 0:
-            _tell(host, packet.host)
-            _add_flow(host, packet, outward, responder >= 5)
-        _add_packet(host, packet, outward)

@@ -23,8 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flows import join_kernels as kernels
+from flows import join_rows as layout
 from flows.join_due import find_due, hand_out, wake
-from flows.packet import Records, packet_dtype
+from flows.kept import rest_dtype, split
+from flows.packet import HOST_DTYPE, Records, packet_dtype
+from flows.records import aligned_zeros
 from flows.verdict import Reason
 
 __all__ = ["DUE_DTYPE", "MARK_DTYPE", "Due", "Join", "JoinCounters"]
@@ -116,16 +119,19 @@ class Join:
         self._depth = max(depths)
         self._max_wait_ns = np.int64(max_wait_s * 1e9)
         self._wall_clock = wall_clock
-        self._bucket_ns = max(self._max_wait_ns // kernels.WAIT_BUCKETS, np.int64(1))
+        self._bucket_ns = max(self._max_wait_ns // layout.WAIT_BUCKETS, np.int64(1))
         self._collectors: dict[str, _Collector] = {}  # the one heard of last comes last
         self._numbers: list[int] = []  # of collectors that have gone
         self.counters = JoinCounters()
-        self._rows = np.zeros(capacity, kernels.ROW_DTYPE)
-        self._blocks = np.zeros((capacity, self._depth), packet_dtype(with_header))
+        self._rows = aligned_zeros(capacity, layout.ROW_DTYPE)
+        self._blocks = np.zeros((capacity, self._depth), rest_dtype(with_header))
+        self._hosts = np.zeros(capacity, HOST_DTYPE)
+        self._blank_host = np.zeros(1, HOST_DTYPE)
+        self._packet_dtype = packet_dtype(with_header)
         self._free = np.arange(capacity - 1, -1, -1, dtype=np.int32)
         self._free_count = capacity
         self._looked = np.empty(capacity, np.int32)  # scratch: rows that a call looks at
-        self._index = kernels.new_index(capacity)
+        self._index = layout.new_index(capacity)
 
     @property
     def open_flows(self) -> int:
@@ -159,25 +165,26 @@ class Join:
         watermark = np.int64(watermark_ns)
         counts = np.zeros(kernels.COUNTS, np.int64)
         self._free_count, n = kernels.take_in(
-            self._rows, self._blocks, self._index, whose.wheel, self._free, self._free_count,
-            np.int64(whose.number), packets, marks, settled, self._looked, counts,
+            self._rows, self._blocks, self._hosts, self._index, whose.wheel,
+            self._free, self._free_count, np.int64(whose.number), packets, split(packets),
+            marks, settled, self._max_wait_ns, self._looked, counts,
         )  # fmt: skip
         n = wake(
             self._rows, whose.wheel, np.int64(whose.reached_ns), watermark, self._bucket_ns,
-            self._looked, n,
+            self._max_wait_ns, self._looked, n,
         )  # fmt: skip
         looked = self._looked[:n]
         due, rows, sizes = find_due(
-            self._rows, self._blocks, looked, watermark, self._max_wait_ns, self._depths,
+            self._rows, self._depth, looked, watermark, self._max_wait_ns, self._depths,
             Reason.ENDED, Reason.TIMEOUT,
         )  # fmt: skip
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
-        handed = np.empty(offsets[-1], self._blocks.dtype)
-        hand_out(self._blocks, rows, offsets, handed)
+        handed = np.empty(offsets[-1], self._packet_dtype)
+        hand_out(self._blocks, self._hosts, rows, offsets, self._blank_host, split(handed))
         whose.reached_ns = max(whose.reached_ns, watermark_ns)
         self._free_count = kernels.let_go(
-            self._rows, self._blocks, self._index, whose.wheel, self._free, self._free_count,
+            self._rows, self._index, whose.wheel, self._free, self._free_count,
             due, rows, sizes, looked, np.int64(whose.reached_ns), watermark, self._bucket_ns,
             self._max_wait_ns, self._depths, counts,
         )  # fmt: skip
@@ -189,7 +196,7 @@ class Join:
         whose = self._collectors.pop(collector, None)
         if whose is None:
             number = self._numbers.pop() if self._numbers else len(self._collectors)
-            whose = _Collector(number, kernels.new_wheel(), watermark_ns)
+            whose = _Collector(number, layout.new_wheel(), watermark_ns)
         whose.heard_s = self._wall_clock()
         self._collectors[collector] = whose
         return whose
@@ -223,8 +230,9 @@ class Join:
             return
         old = len(self._rows)
         new = max(2 * old, old + more)
-        self._rows = _longer(self._rows, new)
-        self._blocks = _longer(self._blocks, new)
+        self._rows = _longer(self._rows, aligned_zeros(new, layout.ROW_DTYPE))
+        self._blocks = _longer(self._blocks, np.zeros((new, self._depth), self._blocks.dtype))
+        self._hosts = _longer(self._hosts, np.zeros(new, HOST_DTYPE))
         free = np.empty(new, np.int32)
         free[: self._free_count] = self._free[: self._free_count]
         free[self._free_count : self._free_count + new - old] = np.arange(
@@ -233,12 +241,14 @@ class Join:
         self._free = free
         self._free_count += new - old
         self._looked = np.empty(new, np.int32)
-        self._index = kernels.rebuild_index(self._rows, kernels.new_index(new))
+        self._index = layout.rebuild_index(self._index, layout.new_index(new))
 
 
-def _longer(old: Records, rows: int) -> Records:
-    """Return a copy with so many rows; memory for the new ones is taken when they are used."""
-    new = np.zeros((rows, *old.shape[1:]), old.dtype)
+def _longer(old: Records, new: Records) -> Records:
+    """Fill ``new``, which holds zeros, with ``old`` and return it.
+
+    Memory for its further rows is taken when they are used.
+    """
     # As bytes: numpy copies structures field by field, which takes several times as long.
     new.view(np.uint8).ravel()[: old.nbytes] = old.view(np.uint8).ravel()
     return new

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.compiled import compiled, kernel
+from flows.join_rows import alarm_ns
 from flows.packet import Records
 
 __all__ = ["find_due", "hand_out", "wake"]
@@ -22,6 +23,7 @@ def wake(
     reached_ns: int,
     watermark_ns: int,
     width_ns: int,
+    max_wait_ns: int,
     looked: npt.NDArray[np.int32],
     n: int,
 ) -> int:
@@ -36,6 +38,7 @@ def wake(
             the bucket of ``reached_ns``, see
             :func:`flows.join_kernels.let_go`.
         width_ns: Capture time that a bucket stands for.
+        max_wait_ns: How long a flow waits for packets.
         looked: The rows that this call looks at.
         n: How many these are so far.
 
@@ -49,7 +52,7 @@ def wake(
         row = wheel[tick % buckets]
         while row >= 0:
             # Others are of a later lap, or of the later part of the bucket.
-            if rows[row].alarm_ns < watermark_ns and not rows[row].listed:
+            if alarm_ns(rows[row], max_wait_ns) < watermark_ns and not rows[row].listed:
                 rows[row].listed = 1
                 looked[n] = row
                 n += 1
@@ -65,7 +68,7 @@ def _new_due(n: int) -> Records:
 @compiled
 def find_due(
     rows: Records,
-    blocks: Records,
+    depth: int,
     looked: npt.NDArray[np.int32],
     watermark_ns: int,
     max_wait_ns: int,
@@ -78,7 +81,6 @@ def find_due(
     These are of one collector, and no other row of it can be due: nothing has come for it, and
     its deadline is not past.
     """
-    depth = blocks.shape[1]
     due = _new_due(len(looked))
     at = np.empty(len(looked), np.int32)
     sizes = np.empty(len(looked), np.int64)
@@ -87,13 +89,11 @@ def find_due(
         row = rows[r]
         if row.next_tier == 255 or not row.present & np.uint64(1):
             continue
-        deadline_ns = blocks[r, 0].time_ns + max_wait_ns
+        deadline_ns = row.start_ns + max_wait_ns
         here = 0  # leading packets that are here
         while here < depth and row.present & (np.uint64(1) << np.uint64(here)):
             here += 1
-        counting = 0  # of those, within the deadline
-        while counting < here and blocks[r, counting].time_ns <= deadline_ns:
-            counting += 1
+        counting: int = min(here, row.first_late)  # of those, within the deadline
         over = False
         over_ns = deadline_ns
         reason = reason_timeout
@@ -121,9 +121,19 @@ def find_due(
 
 @kernel
 def hand_out(
-    blocks: Records, at: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], out: Records
+    blocks: Records,
+    hosts: Records,
+    at: npt.NDArray[np.int32],
+    offsets: npt.NDArray[np.int64],
+    blank: Records,
+    out: Records,
 ) -> None:
-    """Copy the packets of the rows ``at`` into ``out``, one after the other."""
+    """Copy the packets of the rows ``at`` into ``out``, one after the other.
+
+    ``out`` is as :func:`flows.kept.split` gives it; ``blank`` is one host that holds zeros.
+    """
     for i in range(len(at)):
         for k in range(offsets[i + 1] - offsets[i]):
-            out[offsets[i] + k] = blocks[at[i], k]
+            to = out[offsets[i] + k]
+            to.rest = blocks[at[i], k]
+            to.host = blank[0] if k else hosts[at[i]]

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from flows.packet import Records
 
-__all__ = ["as_bytes", "column", "copied", "joined", "picked", "taken"]
+__all__ = ["aligned_zeros", "as_bytes", "column", "copied", "joined", "picked", "taken"]
+
+_CACHE_LINE = 64  # bytes
 
 
 def taken(records: Records, rows: npt.NDArray[np.intp]) -> Records:
@@ -58,3 +60,11 @@ def column(records: Records, name: str) -> np.ndarray[Any, np.dtype[Any]]:
 def as_bytes(records: Records) -> npt.NDArray[np.void]:
     """Return a contiguous array of any record type as a view whose rows are moved as bytes."""
     return records.view(f"V{records.dtype.itemsize}")
+
+
+def aligned_zeros(rows: int, dtype: np.dtype[np.void]) -> Records:
+    """Return ``np.zeros(rows, dtype)`` that begins with a cache line."""
+    size = rows * dtype.itemsize
+    room = np.zeros(size + _CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % _CACHE_LINE
+    return room[start : start + size].view(dtype)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from flows import table_entries as layout
 from flows import table_kernels as kernels
 from flows.errors import SettingsError
-from flows.hosts import new_histories, update_histories
+from flows.hosts import new_histories
 from flows.ids import flow_ids
 from flows.packet import MAX_DEPTH, Protocol, Records
-from flows.records import copied
+from flows.records import aligned_zeros, as_bytes, copied
 
 __all__ = ["END_DTYPE", "FLOW_DTYPE", "FlowTable", "FlowTimeouts", "TableCounters", "TableUpdate"]
 
@@ -149,20 +149,19 @@ class FlowTable:
             raise SettingsError(f"first_packets: must be 1 to {MAX_DEPTH}, is {first_packets}")
         self._first_packets = first_packets
         self._timeouts_ns = (timeouts or FlowTimeouts()).as_ns()
-        self._seed = seed
+        self._id_seed = np.uint64(seed)
         # Spread by a secret, so that nobody can aim many flows at one place of the table.
         self._hash_seed = flow_ids(np.zeros(1, np.uint64), ~seed & (2**64 - 1))[0]
         size = 1 << max(initial_capacity - 1, 1).bit_length()
-        self._entries = np.zeros(size, layout.ENTRY_DTYPE)
-        self._used = np.zeros(size, np.uint8)
-        self._free = np.arange(size, dtype=np.int32)[::-1].copy()
-        self._table = np.full(2 * size, -1, np.int32)
+        self._entries = aligned_zeros(size, layout.ENTRY_DTYPE)
+        self._links = aligned_zeros(size, layout.LINKS_DTYPE)
+        self._slots = np.zeros(2 * size, np.uint64)
         self._state = np.full(layout.STATE_SIZE, -1, np.int64)
         self._state[layout.CLOCK] = 0
         self._state[layout.EARLIEST] = np.iinfo(np.int64).max
         self._state[layout.NEXT_NUMBER] = 0
         self._state[layout.OPEN] = 0
-        self._state[layout.FREE] = size
+        self._state[layout.FRESH] = 0
         self._state[layout.COUNTERS :] = 0
         self._histories = new_histories()
 
@@ -194,27 +193,28 @@ class FlowTable:
             endpoints: ``ENDPOINTS_DTYPE [n]``.
         """
         n = len(packets)
+        hashes = np.empty(n, np.uint64)
         flow_number = np.empty(n, np.uint64)
         kept = np.empty(n, np.int64)
         flows = np.empty(n, FLOW_DTYPE)
         ends = np.empty(2 * n + self.open_flows, END_DTYPE)  # at most: all expire, all end again
         lengths = np.zeros(3, np.int64)
+        kernels.hash_packets(endpoints, self._hash_seed, hashes)
         begin = 0
         while begin < n:
             begin = kernels.update(
-                packets, endpoints, begin, self._first_packets,
-                self._entries, self._used, self._free, self._table, self._state,
-                self._timeouts_ns, self._hash_seed, np.uint64(self._seed),
+                packets, endpoints, hashes, begin, self._first_packets,
+                self._entries, self._links, self._slots, self._histories, self._state,
+                self._timeouts_ns, self._hash_seed, self._id_seed,
                 flow_number, kept, flows, ends, lengths,
             )  # fmt: skip
             if begin < n:
                 self._grow()
-        update_histories(packets, endpoints, self._histories, self._hash_seed)
         return TableUpdate(
             flow_number,
             kept[: lengths[0]].copy(),
             copied(flows[: lengths[1]]),
-            self._told(ends[: lengths[2]]),
+            copied(ends[: lengths[2]]),
         )
 
     def advance(self, clock_ns: int) -> Records:
@@ -224,10 +224,10 @@ class FlowTable:
         self._state[layout.CLOCK] = clock_ns
         ends = np.empty(self.open_flows, END_DTYPE)
         n = kernels.expire(
-            self._entries, self._used, self._free, self._table, self._state,
-            self._timeouts_ns, self._hash_seed, clock_ns, ends, 0,
+            self._entries, self._links, self._slots, self._state,
+            self._timeouts_ns, self._hash_seed, self._id_seed, clock_ns, ends, 0,
         )  # fmt: skip
-        return self._told(ends[:n])
+        return copied(ends[:n])
 
     def finish(self) -> Records:
         """End the flows that are open, as no packet will follow; return them, ``END_DTYPE``.
@@ -235,21 +235,20 @@ class FlowTable:
         Their order is that of their numbers. The table must not be used any further.
         """
         ends = np.empty(self.open_flows, END_DTYPE)
-        kernels.finish(self._entries, self._used, int(self._state[layout.CLOCK]), ends)
-        return self._told(ends[np.argsort(ends["flow_number"])])
-
-    def _told(self, ends: Records) -> Records:
-        ends = ends.copy()
-        ends["flow_id"] = flow_ids(ends["flow_number"], self._seed)
+        kernels.finish(self._entries, self._links, self._state, self._id_seed, ends)
         return ends
 
     def _grow(self) -> None:
-        old = len(self._used)
-        self._entries = np.concatenate([self._entries, np.zeros(old, layout.ENTRY_DTYPE)])
-        self._used = np.concatenate([self._used, np.zeros(old, np.uint8)])
-        free = np.empty(2 * old, np.int32)
-        free[:old] = np.arange(2 * old - 1, old - 1, -1)
-        self._free = free
-        self._state[layout.FREE] = old
-        self._table = np.full(4 * old, -1, np.int32)
-        layout.rehash(self._entries, self._used, self._table, self._hash_seed)
+        size = 2 * len(self._entries)
+        self._entries = _longer(self._entries, size)
+        self._links = _longer(self._links, size)
+        slots = np.zeros(2 * size, np.uint64)
+        layout.rehash(self._slots, slots)
+        self._slots = slots
+
+
+def _longer(records: Records, size: int) -> Records:
+    """Return ``records`` with zeros behind them."""
+    longer = aligned_zeros(size, records.dtype)
+    as_bytes(longer)[: len(records)] = as_bytes(records)
+    return longer

@@ -22,22 +22,29 @@ __all__ = [
     "COUNTERS",
     "EARLIEST",
     "ENTRY_DTYPE",
-    "FREE",
+    "FREED",
+    "FRESH",
     "HEADS",
+    "HIGH_HOST",
     "ICMP",
     "LINGER",
+    "LINKS_DTYPE",
     "LISTS",
+    "LOW_HOST",
     "NEXT_NUMBER",
+    "NO_HOST",
     "OPEN",
     "PACKETS",
     "REGRESSIONS",
     "STATE_SIZE",
     "append",
+    "entry_in",
     "forget",
     "hash_key",
     "rehash",
     "renew",
     "rest_of_key",
+    "slot_of",
     "unlink",
 ]
 
@@ -48,14 +55,8 @@ ENTRY_DTYPE = np.dtype(
         ("high_hi", "<u8"),
         ("high_lo", "<u8"),
         ("flow_number", "<u8"),
-        ("start_ns", "<i8"),
         ("last_ns", "<i8"),
         ("packets", "<u4"),
-        ("syn_seq", "<u4"),  # sequence number of the originator's SYN
-        ("before", "<i4"),  # neighbours in the list of its idle (or linger) timeout
-        ("after", "<i4"),
-        ("older", "<i4"),  # neighbours in the list of the active timeout
-        ("newer", "<i4"),
         ("low_port", "<u2"),
         ("high_port", "<u2"),
         ("protocol", "u1"),
@@ -64,8 +65,26 @@ ENTRY_DTYPE = np.dtype(
         ("syn_seen", "u1"),
         ("fins", "u1"),  # bit 0: the originator's, bit 1: the responder's
         ("list", "u1"),  # TCP, UDP, ICMP or LINGER
+        ("host", "u1"),  # whose history the flow belongs to: NO_HOST, LOW_HOST or HIGH_HOST
+        ("reserved", "u1"),
     ]
 )
+"""What every packet of a flow needs: one cache line."""
+
+LINKS_DTYPE = np.dtype(
+    [
+        ("start_ns", "<i8"),
+        ("syn_seq", "<u4"),  # sequence number of the originator's SYN
+        ("history", "<i4"),  # where the host's history was last found
+        ("before", "<i4"),  # neighbours in the list of its idle (or linger) timeout
+        ("after", "<i4"),  # of a freed entry: the one that was freed before it
+        ("older", "<i4"),  # neighbours in the list of the active timeout
+        ("newer", "<i4"),
+    ]
+)
+"""What else there is of an entry: half a cache line."""
+
+NO_HOST, LOW_HOST, HIGH_HOST = 0, 1, 2
 
 # Lists, and the index of each one's timeout.
 TCP, UDP, ICMP, LINGER, ACTIVE = 0, 1, 2, 3, 4
@@ -75,8 +94,9 @@ LISTS = 5
 CLOCK = 0
 NEXT_NUMBER = 1
 OPEN = 2  # flows that have not ended
-FREE = 3  # free entries on the stack
-HEADS = 4
+FREED = 3  # the entry that was freed last; -1: none
+FRESH = 4  # entries from here on have never been used
+HEADS = 5
 _TAILS = HEADS + LISTS
 EARLIEST = _TAILS + LISTS  # no timeout passes before this time
 COUNTERS = EARLIEST + 1
@@ -84,6 +104,11 @@ COUNTERS = EARLIEST + 1
 # of TCP, UDP, ICMP and ICMPv6.
 PACKETS, REGRESSIONS, AFTER_END, BY_PROTOCOL = range(COUNTERS, COUNTERS + 4)
 STATE_SIZE = BY_PROTOCOL + 8
+
+# A slot of the hash table holds the lower half of the key's hash and, below it, an entry's number
+# plus 1. So other entries need not be looked at on the way to the one that is sought, nor when
+# slots move.
+_LOW_HALF = 0xFFFFFFFF
 
 
 @inlined
@@ -116,44 +141,55 @@ def _hash_of(entry: Record, seed: np.uint64) -> np.uint64:
     return hash_key(entry.low_hi, entry.low_lo, entry.high_hi, entry.high_lo, rest)
 
 
+@inlined
+def slot_of(key_hash: np.uint64, e: int) -> np.uint64:
+    """Return what stands in the slot of entry ``e``."""
+    return (key_hash << np.uint64(32)) | np.uint64(e + 1)
+
+
+@inlined
+def entry_in(slot: np.uint64) -> int:
+    """Return the entry that a slot leads to, -1: none."""
+    return np.int64(slot & np.uint64(_LOW_HALF)) - 1
+
+
 @kernel
-def rehash(
-    entries: Records, used: npt.NDArray[np.uint8], table: npt.NDArray[np.int32], seed: np.uint64
-) -> None:
-    """Enter the used entries into an empty ``table`` (all -1), whose size is a power of two."""
-    mask = np.uint64(len(table) - 1)
-    for e in range(len(used)):
-        if used[e]:
-            at = _hash_of(entries[e], seed) & mask
-            while table[at] >= 0:
+def rehash(old: npt.NDArray[np.uint64], slots: npt.NDArray[np.uint64]) -> None:
+    """Move the slots of ``old`` to empty ones (all 0), whose number is a power of two."""
+    mask = np.uint64(len(slots) - 1)
+    for slot in old:
+        if slot:
+            at = (slot >> np.uint64(32)) & mask
+            while slots[at]:
                 at = (at + np.uint64(1)) & mask
-            table[at] = e
+            slots[at] = slot
 
 
 @kernel
-def _remove(entries: Records, table: npt.NDArray[np.int32], e: int, seed: np.uint64) -> None:
+def _remove(slots: npt.NDArray[np.uint64], key_hash: np.uint64, e: int) -> None:
     """Take entry ``e`` out of the hash table and close the gap."""
-    mask = np.uint64(len(table) - 1)
-    at = _hash_of(entries[e], seed) & mask
-    while table[at] != e:
+    mask = np.uint64(len(slots) - 1)
+    sought = slot_of(key_hash, e)
+    at = key_hash & mask
+    while slots[at] != sought:
         at = (at + np.uint64(1)) & mask
     gap = at
     while True:
         at = (at + np.uint64(1)) & mask
-        other = table[at]
-        if other < 0:
+        other = slots[at]
+        if other == 0:
             break
-        home = _hash_of(entries[other], seed) & mask
+        home = (other >> np.uint64(32)) & mask
         # It may move into the gap unless its home lies behind the gap.
         if ((at - home) & mask) >= ((at - gap) & mask):
-            table[gap] = other
+            slots[gap] = other
             gap = at
-    table[gap] = -1
+    slots[gap] = np.uint64(0)
 
 
 @inlined
 def append(
-    entries: Records,
+    links: Records,
     state: npt.NDArray[np.int64],
     timeouts_ns: npt.NDArray[np.int64],
     which: int,
@@ -163,16 +199,15 @@ def append(
     """Put entry ``e`` at the end of a list, in which it is the latest."""
     tail = state[_TAILS + which]
     if which == ACTIVE:
-        entries[e].older = tail
-        entries[e].newer = -1
+        links[e].older = tail
+        links[e].newer = -1
         if tail >= 0:
-            entries[tail].newer = e
+            links[tail].newer = e
     else:
-        entries[e].list = which
-        entries[e].before = tail
-        entries[e].after = -1
+        links[e].before = tail
+        links[e].after = -1
         if tail >= 0:
-            entries[tail].after = e
+            links[tail].after = e
     if tail < 0:
         state[HEADS + which] = e
         state[EARLIEST] = min(state[EARLIEST], now_ns + timeouts_ns[which])
@@ -180,38 +215,38 @@ def append(
 
 
 @inlined
-def renew(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
+def renew(links: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
     """Move entry ``e`` to the end of its idle list."""
     tail = state[_TAILS + which]
     if tail == e:
         return
-    before, after = entries[e].before, entries[e].after
+    before, after = links[e].before, links[e].after
     if before >= 0:
-        entries[before].after = after
+        links[before].after = after
     else:
         state[HEADS + which] = after
-    entries[after].before = before
-    entries[tail].after = e
-    entries[e].before = tail
-    entries[e].after = -1
+    links[after].before = before
+    links[tail].after = e
+    links[e].before = tail
+    links[e].after = -1
     state[_TAILS + which] = e
 
 
 @inlined
-def unlink(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
+def unlink(links: Records, state: npt.NDArray[np.int64], which: int, e: int) -> None:
     """Take entry ``e`` out of a list."""
     if which == ACTIVE:
-        before, after = entries[e].older, entries[e].newer
+        before, after = links[e].older, links[e].newer
         if before >= 0:
-            entries[before].newer = after
+            links[before].newer = after
         if after >= 0:
-            entries[after].older = before
+            links[after].older = before
     else:
-        before, after = entries[e].before, entries[e].after
+        before, after = links[e].before, links[e].after
         if before >= 0:
-            entries[before].after = after
+            links[before].after = after
         if after >= 0:
-            entries[after].before = before
+            links[after].before = before
     if before < 0:
         state[HEADS + which] = after
     if after < 0:
@@ -221,16 +256,14 @@ def unlink(entries: Records, state: npt.NDArray[np.int64], which: int, e: int) -
 @kernel
 def forget(
     entries: Records,
-    used: npt.NDArray[np.uint8],
-    free: npt.NDArray[np.int32],
-    table: npt.NDArray[np.int32],
+    links: Records,
+    slots: npt.NDArray[np.uint64],
     state: npt.NDArray[np.int64],
     e: int,
     seed: np.uint64,
 ) -> None:
     """Forget an entry; its flow has ended."""
-    unlink(entries, state, entries[e].list, e)
-    _remove(entries, table, e, seed)
-    used[e] = 0
-    free[state[FREE]] = e
-    state[FREE] += 1
+    unlink(links, state, entries[e].list, e)
+    _remove(slots, _hash_of(entries[e], seed), e)
+    links[e].after = state[FREED]
+    state[FREED] = e

@@ -13,14 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
-import urllib3
 import yaml
 
+from collectors.sender import HttpSender
 from deployments.grpc_address import HOOK, keep_grpc_on_loopback
 from flows.errors import ServiceError
 from serveflow_app.processes import end_session
@@ -186,9 +186,9 @@ class Service:
         self,
         timeout_s: float = 180.0,
         on_wait: Callable[[float], None] = lambda _: None,
-        path: str = "/v1/schema",
+        route_prefix: str = "",
     ) -> float:
-        """Wait until the service answers at ``path``, and over gRPC where it serves that.
+        """Wait until the application behind ``route_prefix`` answers, and all of them over gRPC.
 
         Returns:
             The seconds since its start.
@@ -196,7 +196,7 @@ class Service:
         Raises:
             ServiceError: It ended, or did not answer in time; the message holds the log's end.
         """
-        while not (_answers(f"{self.url}{path}") and self._answers_grpc()):
+        while not (_answers(f"{self.url}{route_prefix}") and self._answers_grpc()):
             waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
@@ -263,14 +263,16 @@ class Service:
 
 
 def _answers(url: str) -> bool:
-    try:
-        return urllib3.request("GET", url, timeout=2.0, retries=False).status == HTTPStatus.OK
-    except urllib3.exceptions.HTTPError:
-        return False
+    with HttpSender(url, timeout_s=2.0) as sender:
+        try:
+            sender.schema()
+        except ServiceError:
+            return False
+    return True
 
 
 def _taken(url: str) -> bool:
-    address = urllib3.util.parse_url(url)
+    address = urlsplit(url)
     with socket.socket() as probe:
         probe.settimeout(2.0)
-        return probe.connect_ex((address.host or DEFAULT_HOST, address.port or 80)) == 0
+        return probe.connect_ex((address.hostname or DEFAULT_HOST, address.port or 80)) == 0

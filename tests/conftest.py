@@ -94,7 +94,7 @@ def running() -> Iterator[Running]:
     config["applications"].append(second)
     with Service(config) as service:
         service.wait_ready()
-        service.wait_ready(path="/colocated/v1/schema")
+        service.wait_ready(route_prefix="/colocated")
         yield Running(
             service,
             separate=service.url,

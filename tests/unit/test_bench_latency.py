@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.latency import FlowTimes, TimedSender, three_apps
+from benchmarks.latency import FlowTimes, TimedSender, contenders
 from benchmarks.overlay import Overlay, play
 from benchmarks.recorded import Recorded, read_captures
 from collectors.replay import ReplaySettings
@@ -48,15 +48,15 @@ def test_overlaid_flows_begin_at_the_rate_asked_for(recorded: Recorded, rate: fl
 def test_the_contenders_are_the_cascade_and_its_two_ends(
     recorded: Recorded, bundle: Path, tmp_path: Path
 ) -> None:
-    """One tier each, in applications of their own; each answers every flow."""
+    """One tier each, in services of their own; each answers every flow."""
     base = override(load_config(default_config()), args={})
-    config = three_apps(base, read_bundle(bundle), tmp_path)
-    apps = {app["name"]: app for app in config["applications"]}
-    assert list(apps) == ["serveflow", "slow-only", "fast-only"]
-    assert len({app["route_prefix"] for app in apps.values()}) == 3
+    configs = contenders(base, read_bundle(bundle), tmp_path)
+    assert list(configs) == ["cascade", "slow_only", "fast_only"]
+    assert configs["cascade"] == base
     depths = {}
-    for name in ("slow-only", "fast-only"):
-        cascade = load_cascade(Path(apps[name]["args"]["bundle"]))
+    for name in ("slow_only", "fast_only"):
+        (app,) = configs[name]["applications"]
+        cascade = load_cascade(Path(app["args"]["bundle"]))
         depths[name] = cascade.depth
         assert len(cascade.tiers) == 1
         sender = LocalSender(cascade)
@@ -69,6 +69,6 @@ def test_the_contenders_are_the_cascade_and_its_two_ends(
         assert figures["flows"] == flows > 400
         assert set(figures["split"]) == {"wait", "batch", "transport", "queue", "infer"}
         assert 0.0 <= figures["within_16ms"] <= 1.0
-        assert figures["sure_share"] == (1.0 if name == "fast-only" else 0.0)
-        assert (figures["split"]["wait"]["p90"] == 0.0) == (name == "fast-only")
-    assert depths == {"slow-only": load_cascade(bundle).depth, "fast-only": 1}
+        assert figures["sure_share"] == (1.0 if name == "fast_only" else 0.0)
+        assert (figures["split"]["wait"]["p90"] == 0.0) == (name == "fast_only")
+    assert depths == {"slow_only": load_cascade(bundle).depth, "fast_only": 1}

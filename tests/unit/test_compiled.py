@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba.core.errors import NumbaError
 
-from flows.compiled import kernel
+from flows.compiled import kernel, prefetch
 from flows.table_entries import hash_key
 
 
@@ -16,6 +16,18 @@ def test_a_kernel_that_allocates_is_refused() -> None:
 
     with pytest.raises(NumbaError, match="empty"):
         kernel(allocates)(3)
+
+
+def test_fetching_ahead_changes_nothing() -> None:
+    def total(rows: np.ndarray) -> int:
+        n = 0
+        for i in range(len(rows)):
+            prefetch(rows, len(rows) - 1 - i)
+            n += rows[i, 1]
+        return n
+
+    compiled_total = kernel(total)
+    assert compiled_total(np.arange(60).reshape(20, 3)) == sum(range(1, 60, 3))
 
 
 def test_every_word_of_a_key_moves_its_hash() -> None:

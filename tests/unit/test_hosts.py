@@ -12,8 +12,8 @@ import pytest
 import frames as f
 from flows.address import AddressKind, address_kind
 from flows.capture import CaptureReader
-from flows.hosts import HISTORIES, new_histories, update_histories
-from flows.packet import ENDPOINTS_DTYPE, HOST_DTYPE, PACKET_DTYPE, Records
+from flows.hosts import HISTORIES, find_history, new_histories
+from flows.packet import HOST_DTYPE, Records
 from flows.table import FlowTable
 
 S = 10**9
@@ -119,16 +119,24 @@ def test_other_chunks_tell_the_same() -> None:
 
 def test_a_flood_of_hosts_takes_no_more_room() -> None:
     histories = new_histories(64)
-    packets = np.zeros(5_000, PACKET_DTYPE)
-    packets["time_ns"] = START_NS + np.arange(5_000)
-    packets["protocol"], packets["from_originator"] = 17, 1
-    packets["address_kinds"] = AddressKind.PRIVATE << 4 | AddressKind.GLOBAL
-    ends = np.zeros(5_000, ENDPOINTS_DTYPE)
-    ends["src_lo"] = np.arange(5_000) + 1
-    update_histories(packets, ends, histories, np.uint64(7))
+    for i in range(5_000):
+        find_history(histories, -1, np.uint64(0), np.uint64(i + 1), START_NS + i, np.uint64(7))
     assert len(histories) == 64
     assert len(np.unique(histories["lo"])) == 64
     assert HISTORIES * histories.itemsize <= 9e6
+
+
+def test_a_place_that_another_host_has_taken_is_no_longer_believed() -> None:
+    histories, none, seed = new_histories(4), np.uint64(0), np.uint64(7)
+    place = find_history(histories, -1, none, np.uint64(1), START_NS, seed)
+    histories["udp_flows"][place] = 9
+    assert find_history(histories, place, none, np.uint64(1), START_NS + 1, seed) == place
+    assert histories["udp_flows"][place] == 9
+    for i in range(2, 6):
+        find_history(histories, -1, none, np.uint64(i), START_NS + i, seed)
+    assert histories["lo"][place] != 1
+    found = find_history(histories, place, none, np.uint64(1), START_NS + 6, seed)
+    assert (histories["lo"][found], histories["udp_flows"][found]) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,30 @@ def test_a_flow_is_due_when_its_depth_is_reached() -> None:
     assert join.open_flows == 0
 
 
+@pytest.mark.parametrize("with_header", [False, True])
+def test_packets_are_handed_out_as_they_came(with_header: bool) -> None:
+    """The first one with what its host did before, though it comes last, and after growth."""
+    join = Join(DEPTHS, 10.0, capacity=1, with_header=with_header)
+    dtype = packet_dtype(with_header)
+    came = np.arange(6 * dtype.itemsize).astype(np.uint8).view(dtype)
+    came["flow_id"], came["packet_index"] = [1, 1, 1, 2, 2, 2], [0, 1, 2] * 2
+    came["time_ns"], came["flow_end_reason"] = S, 0
+    came["host"][came["packet_index"] > 0] = np.zeros((), came.dtype["host"])
+    for i in (2, 5, 1, 4, 3, 0):
+        due = join.absorb("edge", S, came[i : i + 1], marks(), NO_IDS)
+        assert not len(due.flows)
+    due = join.absorb("edge", S, came[:0], marks(1, 2), NO_IDS)
+    assert due.packets.tobytes() == came.tobytes()
+
+
+def test_what_comes_before_the_first_packet_counts_by_the_first_ones_time() -> None:
+    join = Join(DEPTHS, 10.0)
+    absorb(join, 1, packet(1, 1, 12), packet(1, 2, 3), marks=marks(1))
+    due = absorb(join, 1, packet(1, 0, 1))
+    assert due.packets["packet_index"].tolist() == [0]
+    assert due.flows["over_ns"].tolist() == [11 * S]
+
+
 def test_packets_may_come_before_their_mark() -> None:
     join = Join(DEPTHS, 10.0)
     assert not len(absorb(join, 1, packet(1, 1, 1.1), packet(1, 2, 1.2)).flows)

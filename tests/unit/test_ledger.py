@@ -49,6 +49,19 @@ def test_a_batch_keeps_its_rows_and_an_end_mark_is_blank(with_header: bool) -> N
     assert first.tobytes() == packet.tobytes()
 
 
+@pytest.mark.parametrize("with_header", [False, True])
+def test_a_flow_is_sent_again_as_it_came(with_header: bool) -> None:
+    ledger = Ledger(3, 10.0, SEED, with_header=with_header)
+    first = enter(ledger, 0, 1, with_header)
+    later: Records = np.full(2 * first.itemsize, 9, np.uint8).view(first.dtype)
+    later["flow_id"], later["packet_index"], later["flow_end_reason"] = first["flow_id"], (1, 2), 0
+    later["host"] = np.zeros((), first.dtype["host"])  # only a first packet has one
+    assert ledger.form(8, S, 0).packets.tobytes() == first.tobytes()
+    ledger.keep(later, np.arange(2), np.zeros(2, np.uint64), np.zeros(2, np.int64))
+    ledger.send_again(np.zeros(1, np.uint64))
+    assert ledger.form(8, S, 0).packets.tobytes() == first.tobytes() + later.tobytes()
+
+
 def test_growing_keeps_flows_packets_and_their_order() -> None:
     ledger = Ledger(2, 10.0, SEED, capacity=4)
     packets = np.concatenate([enter(ledger, first, 3) for first in (0, 3, 6, 9)])
