@@ -9,7 +9,7 @@ import typer
 from benchmarks.cli_shared import Captures, Placement, Rounds, Save, app, busy, files_of, finish
 from serveflow_app.options import Bundle, Config, Json, Trackers
 
-__all__ = ["capacity_points", "latency", "service_rate", "start_up"]
+__all__ = ["autoscaling", "capacity_points", "latency", "service_rate", "start_up"]
 
 
 @app.command("service-rate")
@@ -188,6 +188,54 @@ def latency(
     with busy("preparing …") as status:
         result = measure_latency(settings, status.update)
     finish("latency", result, latency_tables(result), save, json_output)
+
+
+@app.command()
+def autoscaling(
+    captures: Captures = None,
+    rate: Annotated[float, typer.Option(help="New flows per second.", min=1.0)] = 30_000.0,
+    seconds: Annotated[float, typer.Option(help="How long the load lasts.", min=1.0)] = 40.0,
+    after: Annotated[
+        float, typer.Option(help="Seconds for which replicas are watched after it.", min=0.0)
+    ] = 45.0,
+    downscale_delay: Annotated[
+        float,
+        typer.Option(
+            help="Seconds of less load until a replica is taken away, in place of the "
+            "configuration's.",
+            min=0.0,
+        ),
+    ] = 15.0,
+    fast_times: Annotated[
+        int, typer.Option(help="Ask each model on packet 1 so often: FastModel's load.", min=1)
+    ] = 1,
+    slow_times: Annotated[
+        int, typer.Option(help="Ask each deeper model so often: SlowModel's load.", min=1)
+    ] = 1,
+    collectors: Annotated[
+        int, typer.Option(help="Connections, each with one request in flight.", min=1)
+    ] = 16,
+    config: Config = None,
+    bundle: Bundle = None,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """How replicas of Router, FastModel and SlowModel come and go with the load.
+
+    The service gets one load, and is watched during and after it. On few cores the Router is
+    what runs short; [bold]--fast-times[/] and [bold]--slow-times[/] make models dearer, with the
+    same answers, so that they have to grow as well.
+    """
+    from benchmarks.autoscaling import AutoscalingSettings, measure_autoscaling
+    from benchmarks.tables import autoscaling_table
+
+    settings = AutoscalingSettings(
+        files_of(captures), rate, seconds, after, downscale_delay, fast_times, slow_times,
+        collectors, config, bundle,
+    )  # fmt: skip
+    with busy("preparing …") as status:
+        result = measure_autoscaling(settings, status.update)
+    finish("autoscaling", result, [autoscaling_table(result)], save, json_output)
 
 
 @app.command("start-up")

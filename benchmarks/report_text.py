@@ -194,17 +194,48 @@ def start_up_block(results: Kept) -> str:
     )
 
 
-def latency_block(results: Kept) -> str:
-    """Return the figures of ``bench latency``, for each rate and placement the newest."""
+def autoscaling_block(results: Kept) -> str:
+    """Return the figures of ``bench autoscaling``, for each load the newest."""
 
-    def key(result: dict[str, Any]) -> tuple[float, str]:
-        return result["rate"], result["environment"]["settings"].get("placement") or "separate"
+    def key(result: dict[str, Any]) -> tuple[Any, ...]:
+        settings = result["environment"]["settings"]
+        return tuple(settings[name] for name in ("rate", "fast_times", "slow_times"))
+
+    found = newest(results, "autoscaling", key)
+    if not found:
+        return _absent("autoscaling")
+    parts = []
+    for (rate, fast_times, slow_times), (name, result) in sorted(found.items()):
+        load, names = result["load"], list(result["replicas"][0]["replicas"])
+        rows = [
+            (f"{one['at_s']:.0f}", *(str(one["replicas"][name]) for name in names))
+            for one in result["replicas"]
+        ]
+        parts.append(
+            f"{rate:,.0f} new flows/s from {result['load_from_s']:.0f} to "
+            f"{result['load_to_s']:.0f} s, models on packet 1 asked {fast_times} times, "
+            f"deeper ones {slow_times} times: {load['flows']:,} flows measured, "
+            f"{load['lost_flows']:,} lost, {load['refused_flows']:,} refused.\n\n{markdown(('seconds', *names), rows)}\n\n"
+            f"{source(name, result)}"
+        )
+    return "\n\n".join(parts)
+
+
+def latency_block(results: Kept) -> str:
+    """Return the figures of ``bench latency``, for each load and placement the newest."""
+
+    def key(result: dict[str, Any]) -> tuple[str, float, str]:
+        settings = result["environment"]["settings"]
+        names = settings["captures"]
+        embedded = all(name.startswith("run-") for name in names)
+        played = "the lab's test runs" if embedded else f"{len(names)} other captures"
+        return played, result["rate"], settings.get("placement") or "separate"
 
     found = newest(results, "latency", key)
     if not found:
         return _absent("latency")
     parts = []
-    for (rate, placement), (name, result) in sorted(found.items()):
+    for (played, rate, placement), (name, result) in sorted(found.items(), reverse=True):
         split = list(result["cascade"]["split"])
         rows = []
         for kind, told in _LATENCIES.items():
@@ -218,8 +249,9 @@ def latency_block(results: Kept) -> str:
         columns = ("", "p50 ms", "p90 ms", "p99 ms", "≤ 16 ms", "sure flows: service p50 / p99",
                    *split)  # fmt: skip
         parts.append(
-            f"At {rate:,.0f} new flows/s, {placement}; median speed-up over slow only "
-            f"{result['median_speedup']:.1f}x:\n\n{markdown(columns, rows)}\n\n"
+            f"{played[0].upper()}{played[1:]} at {rate:,.0f} new flows/s, {placement}; median "
+            f"speed-up over slow only {result['median_speedup']:.1f}x:\n\n"
+            f"{markdown(columns, rows)}\n\n"
             f"The split is p50 / p99, ms. {source(name, result)}"
         )
     return "\n\n".join(parts)
@@ -297,6 +329,7 @@ BLOCKS: dict[str, Callable[[Kept], str]] = {
     "latency": latency_block,
     "overload": overload_block,
     "start-up": start_up_block,
+    "autoscaling": autoscaling_block,
     "scale": scale_block,
     "peers": peers_block,
 }

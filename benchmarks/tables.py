@@ -9,6 +9,7 @@ from rich.table import Table
 from serveflow_app.output import plain_table
 
 __all__ = [
+    "autoscaling_table",
     "engine_table",
     "latency_tables",
     "peers_table",
@@ -99,6 +100,20 @@ def start_up_table(result: dict[str, Any]) -> Table:
     table = plain_table(title, ("process", "MiB"), _caption(result))
     for part, mib in result["memory_mib"].items():
         table.add_row(part, f"{mib:,.0f}")
+    return table
+
+
+def autoscaling_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench autoscaling``."""
+    load = result["load"]
+    title = (
+        f"load from {result['load_from_s']:.0f} to {result['load_to_s']:.0f} s: {load['flows']:,} "
+        f"flows, {load['answered_per_second']:,.0f} verdicts/s, {load['lost_flows']:,} lost"
+    )
+    deployments = list(result["replicas"][0]["replicas"]) if result["replicas"] else []
+    table = plain_table(title, ("seconds", *deployments), _caption(result))
+    for one in result["replicas"]:
+        table.add_row(f"{one['at_s']:.0f}", *(str(one["replicas"][name]) for name in deployments))
     return table
 
 
