@@ -215,7 +215,8 @@ def autoscaling_block(results: Kept) -> str:
             f"{rate:,.0f} new flows/s from {result['load_from_s']:.0f} to "
             f"{result['load_to_s']:.0f} s, models on packet 1 asked {fast_times} times, "
             f"deeper ones {slow_times} times: {load['flows']:,} flows measured, "
-            f"{load['lost_flows']:,} lost, {load['refused_flows']:,} refused.\n\n{markdown(('seconds', *names), rows)}\n\n"
+            f"{load['lost_flows']:,} lost, {load['refused_flows']:,} refused.\n\n"
+            f"{markdown(('seconds', *names), rows)}\n\n"
             f"{source(name, result)}"
         )
     return "\n\n".join(parts)
