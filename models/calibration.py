@@ -3,6 +3,9 @@
 *Isotonic* calibration maps the top class's score to how often that score was right; *temperature*
 scaling goes by the whole vector of scores, with one number to learn. Which of the two is better
 differs from tier to tier: :func:`fit_best_calibration` asks flows that neither was fitted to.
+
+Either may be *shifted*: the logarithm of the odds by a constant, for flows of which other shares
+are right than of those that it was fitted to (Saerens et al. 2002, for labels).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ __all__ = [
     "fit_calibration",
     "fit_temperature",
     "pool_adjacent",
+    "shifted",
 ]
 
 Kind = Literal["isotonic", "temperature"]
@@ -36,6 +40,7 @@ Kind = Literal["isotonic", "temperature"]
 _MOST_KNOTS = 200
 _FLOOR = 1e-4  # scores below count as this: no number of trees that name no such class proves it
 _COLDEST, _HOTTEST = 0.05, 20.0
+_FURTHEST = 10.0  # that the logarithm of the odds may be shifted
 _TRIALS = 25  # temperatures that are tried at a time, evenly spread in logarithms
 _ROUNDS = 3  # each around the best one of the round before
 
@@ -47,16 +52,19 @@ class Isotonic:
     Attributes:
         x: Scores, increasing.
         y: Their probabilities, not decreasing, within [0, 1].
+        shift: What is added to the logarithm of a probability's odds, see :func:`shifted`.
 
     Raises:
-        ValueError: These are no knots of such a map.
+        ValueError: These are no knots of such a map, or the shift is not within -10 and 10.
     """
 
     kind: ClassVar[Kind] = "isotonic"
     x: tuple[float, ...]
     y: tuple[float, ...]
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_shift(self.shift)
         if not self.x or len(self.x) != len(self.y):
             raise ValueError("a calibration needs as many x as y, and at least one")
         if any(b <= a for a, b in zip(self.x, self.x[1:], strict=False)):
@@ -76,11 +84,11 @@ class Isotonic:
 
     def at(self, top: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the calibrated confidence of top-class scores, float32 of the same shape."""
-        return np.interp(top, self.x, self.y).astype(np.float32)
+        return shifted(np.interp(top, self.x, self.y).astype(np.float32), self.shift)
 
     def fields(self) -> dict[str, Any]:
         """Return what :func:`calibration_of` makes it of."""
-        return {"kind": self.kind, "x": list(self.x), "y": list(self.y)}
+        return {"kind": self.kind, "x": list(self.x), "y": list(self.y), **_shift(self.shift)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +97,18 @@ class Temperature:
 
     Attributes:
         temperature: Above 1 it makes confidence smaller, below 1 greater.
+        shift: What is added to the logarithm of a probability's odds, see :func:`shifted`.
 
     Raises:
-        ValueError: It is not within .05 and 20.
+        ValueError: It is not within .05 and 20, or the shift is not within -10 and 10.
     """
 
     kind: ClassVar[Kind] = "temperature"
     temperature: float
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_shift(self.shift)
         if not _COLDEST <= self.temperature <= _HOTTEST:
             raise ValueError(
                 f"the temperature of a calibration must lie within {_COLDEST:g} and {_HOTTEST:g}"
@@ -111,11 +122,11 @@ class Temperature:
         """
         out = np.empty(len(scores), np.float32)
         _tempered(np.array(scores, np.float32, order="C"), 1.0 / self.temperature, _FLOOR, out)
-        return out
+        return shifted(out, self.shift)
 
     def fields(self) -> dict[str, Any]:
         """Return what :func:`calibration_of` makes it of."""
-        return {"kind": self.kind, "temperature": self.temperature}
+        return {"kind": self.kind, "temperature": self.temperature, **_shift(self.shift)}
 
 
 Calibration = Isotonic | Temperature
@@ -138,7 +149,11 @@ class BestCalibration:
 
 
 def calibration_of(
-    kind: Kind, x: tuple[float, ...], y: tuple[float, ...], temperature: float | None
+    kind: Kind,
+    x: tuple[float, ...],
+    y: tuple[float, ...],
+    temperature: float | None,
+    shift: float = 0.0,
 ) -> Calibration:
     """Make a calibration of what a manifest says of it.
 
@@ -148,10 +163,23 @@ def calibration_of(
     if kind == "temperature":
         if temperature is None or x or y:
             raise ValueError("a calibration by temperature needs a temperature, and no knots")
-        return Temperature(temperature)
+        return Temperature(temperature, shift)
     if temperature is not None:
         raise ValueError("an isotonic calibration has no temperature")
-    return Isotonic(x, y)
+    return Isotonic(x, y, shift)
+
+
+def shifted(probability: npt.NDArray[np.float32], shift: float) -> npt.NDArray[np.float32]:
+    """Add a constant to the logarithm of probabilities' odds; their order stays.
+
+    Args:
+        probability: float32 ``[n]``, within [0, 1].
+        shift: Above 0 it makes them greater; 0 leaves them as they are to the last bit.
+    """
+    if not shift:
+        return probability
+    odds = probability.astype(np.float64) * math.exp(shift)
+    return np.asarray(odds / (odds + (1.0 - probability)), np.float32)
 
 
 def fit_best_calibration(
@@ -284,6 +312,15 @@ def calibration_error(
     at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(at, weights=confidence.astype(np.float64) - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _check_shift(shift: float) -> None:
+    if not -_FURTHEST <= shift <= _FURTHEST:
+        raise ValueError(f"the shift of a calibration must lie within {_FURTHEST:g} of 0")
+
+
+def _shift(shift: float) -> dict[str, float]:
+    return {"shift": shift} if shift else {}
 
 
 def _fit(kind: Kind, scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Calibration:

@@ -6,52 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from models.assignment import COARSE, FULL, Effort, Judgements, Yardstick, search
-from models.calibration import BestCalibration, Calibration, fit_best_calibration
+from models.assignment import search
 from models.candidates import Candidate, Task, pareto
-from models.costs import COST_BATCH, cost_us
-from models.features import flow_features
-from models.gates import (
-    BENEFIT_COLUMNS,
-    GATES,
-    Gate,
-    assurance,
-    benefit_inputs,
-    cross_fitted,
-    fit_benefit,
-)
+from models.composition_book import Book, Gating, PlannedTier, in_order
+from models.costs import COST_BATCH
+from models.gates import GATES
 from models.goals import NEVER, Assignment, LossGoal
+from models.yardstick import Yardstick
 
 __all__ = ["Plan", "PlannedTier", "arrange", "compose", "settled"]
 
 _MOST_TIERS = 6
-_GAIN = 0.02  # that a further tier must take off the mean logarithm of the waits
-_CHEAPER = 0.9  # or what it must multiply the cost with, at waits that are no longer
-_FIRST_GATES = ("benefit", "confidence")  # by which tiers are chosen
+_GAIN = 0.002  # of the distance from the goal, that a further tier must bring
+_CHEAPER = 0.9  # or what it must multiply the cost with, at a distance that is no greater
 _FAST_US = 6.0  # that any tier but the deepest may take, where cost matters
-_DEEPEST_SHARES = (5.0, 1.5, 0.5)  # of the cost allowed, that the deepest tier may take
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTier:
-    """A candidate that becomes a tier, with all that is learned from what it said.
-
-    Attributes:
-        candidate: The candidate.
-        calibration: Of its confidence.
-        confidence: What that kind of calibration says of flows that neither it nor the candidate
-            was fitted to, float32 ``[n]``.
-        gate: What its thresholds are compared with.
-        judged: What it says of flows that it was not trained on, by that gate.
-    """
-
-    candidate: Candidate
-    calibration: Calibration
-    confidence: npt.NDArray[np.float32]
-    gate: Gate
-    judged: Judgements
+_PRICES = (0.12, 0.03)  # of the delay of the deepest tier alone, in right answers
+_BETWEEN = 0.06  # what else is tried once tiers are chosen
+_ENOUGH = 0.25  # delay, at which no cheaper deepest tier is looked for
+_AS_GOOD = 0.015  # weighted F1 that a cheaper deepest tier may lack
+_SHORTER = 0.7  # what a cheaper deepest tier must multiply the delay with
+_DEEPEST_SHARES = (5.0, 1.5, 0.8, 0.5)  # of the cost allowed, that the deepest tier may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +50,9 @@ def compose(
     """Choose tiers one by one, each time the one that shortens the waits most.
 
     The deepest tier is the one that judges best, or where that one takes more than the goal allows,
-    the best of the cheaper ones. Where cost matters the others are fast: what they take, every
-    flow of a call waits for.
+    the best of the cheaper ones; also where so much is left to it that one of those saves a good
+    part of the delay. Where cost matters the others are fast: what they take, every flow of a
+    call waits for.
 
     Everything is judged on flows that neither the tiers nor, for a benefit gate, the gates were
     trained on.
@@ -87,12 +63,29 @@ def compose(
         goal: What is wanted.
         gate: One of :data:`models.gates.GATES`; the best one when left out.
     """
-    plans = []
-    for deepest in _deepest(candidates, goal):
-        plans.append(_around(task, candidates, deepest, goal, gate))
-        if goal.met(plans[-1].assignment):
-            return plans[-1]
-    return min(plans, key=lambda plan: goal.rank(plan.assignment))
+    first, *cheaper = _deepest(candidates, goal)
+    best = _around(task, candidates, first, goal, gate)
+    for deepest in cheaper:
+        met = goal.met(best.assignment)
+        if met and best.assignment.delay <= _ENOUGH:
+            break
+        plan = _around(task, candidates, deepest, goal, gate)
+        if met:
+            best = plan if goal.met(plan.assignment) and _much_sooner(plan, best) else best
+        else:
+            best = min(best, plan, key=lambda one: goal.rank(one.assignment))
+    return best
+
+
+def _much_sooner(plan: Plan, best: Plan) -> bool:
+    """Tell whether a cascade saves a good part of the delay, and its deepest tier is about as good.
+
+    Delays are told against the deepest tiers' own, and the same only where these are as deep.
+    """
+    own, other = plan.tiers[-1].candidate, best.tiers[-1].candidate
+    as_good = own.weighted_f1 >= other.weighted_f1 - _AS_GOOD
+    as_deep = own.recipe.depth == other.recipe.depth
+    return as_good and as_deep and plan.assignment.delay <= _SHORTER * best.assignment.delay
 
 
 def _deepest(candidates: list[Candidate], goal: LossGoal) -> list[Candidate]:
@@ -121,35 +114,39 @@ def _around(
         for one in pareto([one for one in candidates if one is not deepest])
         if one.recipe.depth <= deepest.recipe.depth and one.cost_us[COST_BATCH] <= most_us
     ]
-    book = _Book(task, deepest, goal)
-    plans = []
-    for first in (gate,) if gate else _FIRST_GATES:
-        tiers = [*_chosen(book, others, deepest, first, goal), deepest]
-        plans.append(_weighed(book, _in_order(tiers), goal, (gate,) if gate else GATES))
-    return min(plans, key=lambda plan: goal.rank(plan.assignment))
+    book, kind = Book(task, deepest, goal), gate or GATES[0]
+    found = []
+    for price in _PRICES if kind == "benefit" else (0.0,):
+        gating = Gating(kind, price)
+        tiers = in_order([*_chosen(book, others, deepest, gating, goal), deepest])
+        found.append((book.settle(tiers, gating), gating, tiers))
+    assignment, gating, tiers = min(found, key=lambda one: goal.rank(one[0]))
+    others_too = [Gating(kind, _BETWEEN)] if kind == "benefit" else []
+    others_too += [Gating(one) for one in GATES if gate is None and one != kind]
+    by_gate = {gating: assignment, **{one: book.settle(tiers, one) for one in others_too}}
+    return _weighed(book, tiers, goal, by_gate)
 
 
 def _chosen(
-    book: _Book, others: list[Candidate], deepest: Candidate, first: str, goal: LossGoal
+    book: Book, others: list[Candidate], deepest: Candidate, gating: Gating, goal: LossGoal
 ) -> list[Candidate]:
     """Add the tier that helps most while one does; then exchange what another does better."""
 
     def measured(tiers: list[Candidate]) -> Assignment:
-        return book.measure([*tiers, deepest], first, full=False)
+        return book.measure([*tiers, deepest], gating, near=chosen)
 
     def helps(ahead: Assignment) -> bool:
-        shorter = ahead.wait <= best.wait - _GAIN
-        cheaper = ahead.wait <= best.wait and ahead.cost_us <= _CHEAPER * best.cost_us
-        return goal.rank(ahead) < goal.rank(best) and (shorter or cheaper)
+        nearer = goal.distance(best) - goal.distance(ahead)
+        return nearer >= _GAIN or (nearer >= 0.0 and ahead.cost_us <= _CHEAPER * best.cost_us)
 
     chosen: list[Candidate] = []
-    best = measured(chosen)
+    best = measured([])
     while True:
         trials = []
         if len(chosen) + 1 < _MOST_TIERS:
             trials = [[*chosen, one] for one in others if one not in chosen]
         trials = [one for one in trials if helps(measured(one))] or _exchanged(chosen, others)
-        found = min(trials, key=lambda one: goal.rank(measured(one)), default=chosen)
+        found = min(trials, key=lambda one: goal.distance(measured(one)), default=chosen)
         if not helps(measured(found)):
             return chosen
         chosen, best = found, measured(found)
@@ -165,18 +162,20 @@ def _exchanged(chosen: list[Candidate], others: list[Candidate]) -> list[list[Ca
     ]
 
 
-def _weighed(book: _Book, tiers: list[Candidate], goal: LossGoal, kinds: tuple[str, ...]) -> Plan:
-    """Choose the gate of a cascade, and its thresholds."""
-    by_gate = {kind: book.measure(tiers, kind, full=True) for kind in kinds}
-    kind = min(by_gate, key=lambda one: goal.rank(by_gate[one]))
+def _weighed(
+    book: Book, tiers: list[Candidate], goal: LossGoal, by_gate: dict[Gating, Assignment]
+) -> Plan:
+    """Choose the gate of a cascade, and leave out tiers that it has no use for."""
+    gating = min(by_gate, key=lambda one: goal.rank(by_gate[one]))
     # They were chosen one by one, and maybe by another gate: a tier that is never sure now only
     # costs.
-    while NEVER in by_gate[kind].thresholds:
-        finals = (*by_gate[kind].thresholds, 0.0)
+    while NEVER in by_gate[gating].thresholds:
+        finals = (*by_gate[gating].thresholds, 0.0)
         tiers = [one for one, final in zip(tiers, finals, strict=True) if final != NEVER]
-        by_gate[kind] = book.measure(tiers, kind, full=True)
-    planned = tuple(book.planned(one, kind) for one in tiers)
-    return Plan(planned, by_gate[kind], by_gate)
+        by_gate[gating] = book.settle(tiers, gating)
+    planned = tuple(book.planned(one, gating) for one in tiers)
+    worst_first = sorted(by_gate.items(), key=lambda one: goal.rank(one[1]), reverse=True)
+    return Plan(planned, by_gate[gating], {one.kind: found for one, found in worst_first})
 
 
 def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) -> Plan:
@@ -188,9 +187,9 @@ def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) 
         goal: What is wanted of the thresholds.
         gate: One of :data:`models.gates.GATES`.
     """
-    book = _Book(task, candidates[-1], goal)
-    assignment = book.measure(candidates, gate, full=True)
-    planned = tuple(book.planned(one, gate) for one in _in_order(candidates))
+    book, gating = Book(task, candidates[-1], goal), Gating(gate)
+    assignment = book.settle(candidates, gating)
+    planned = tuple(book.planned(one, gating) for one in in_order(candidates))
     return Plan(planned, assignment, {gate: assignment})
 
 
@@ -213,107 +212,5 @@ def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -
     data = task.data
     judged = [tier.judged for tier in tiers]
     yardstick = Yardstick(task.true, data.groups, judged, data.sizes, seed=task.seed)
-    return replace(plan, tiers=tiers, assignment=search(yardstick, goal))
-
-
-class _Book:
-    """Remembers what was found out about each candidate."""
-
-    def __init__(self, task: Task, deepest: Candidate, goal: LossGoal) -> None:
-        self._task = task
-        self._goal = goal
-        self._deepest = deepest
-        self._right_deepest = deepest.scores.argmax(axis=1) == task.true
-        self._benefit: dict[str, npt.NDArray[np.float32]] = {}
-        self._calibrated: dict[str, BestCalibration] = {}
-        self._measured_us: float | None = None
-        self._found: dict[tuple[frozenset[str], str, bool], Assignment] = {}
-
-    def measure(self, tiers: list[Candidate], kind: str, *, full: bool) -> Assignment:
-        """Find the best thresholds of a cascade."""
-        key = frozenset(one.name for one in tiers), kind, full
-        if key not in self._found:
-            self._found[key] = self._search(tiers, kind, FULL if full else COARSE)
-        return self._found[key]
-
-    def _search(self, tiers: list[Candidate], kind: str, effort: Effort) -> Assignment:
-        judged = [self._judged(one, kind) for one in _in_order(tiers)]
-        data = self._task.data
-        yardstick = Yardstick(
-            self._task.true, data.groups, judged, data.sizes, seed=self._task.seed
-        )
-        return search(yardstick, self._goal, effort=effort)
-
-    def planned(self, one: Candidate, kind: str) -> PlannedTier:
-        right = self._right(one)
-        gate = Gate("confidence")
-        if one is not self._deepest:
-            gate = Gate(kind)
-            if kind == "benefit":
-                gate = fit_benefit(
-                    self._gate_inputs(one), right, self._right_deepest, self._task.seed
-                )
-        found = self._calibration(one)
-        judged = self._judged(one, kind)
-        return PlannedTier(one, found.calibration, found.confidence, gate, judged)
-
-    def _judged(self, one: Candidate, kind: str) -> Judgements:
-        depth = one.recipe.depth
-        sure = self._calibration(one).confidence
-        if kind == "benefit" and one is not self._deepest:
-            sure = self._benefits(one)
-        elif kind != "benefit":
-            sure = assurance(Gate(kind), one.scores, sure, None)
-        return Judgements(
-            one.scores.argmax(axis=1),
-            sure,
-            depth,
-            self._task.data.wait_ns(depth),
-            one.cost_us[COST_BATCH] + (self._gate_us(one) if kind == "benefit" else 0.0),
-        )
-
-    def _gate_us(self, one: Candidate) -> float:
-        """Return what a benefit gate takes a flow: about the same at every tier."""
-        if one is self._deepest:
-            return 0.0
-        if self._measured_us is None:
-            inputs = self._gate_inputs(one)
-            gate = fit_benefit(inputs, self._right(one), self._right_deepest, self._task.seed)
-            columns = inputs[:, BENEFIT_COLUMNS:]
-
-            def ask(begin: int, end: int) -> object:
-                scores = one.scores[begin:end]
-                return assurance(gate, scores, scores[:, 0], columns[begin:end])
-
-            self._measured_us = cost_us(ask, len(columns))[COST_BATCH]
-        return self._measured_us
-
-    def _calibration(self, one: Candidate) -> BestCalibration:
-        if one.name not in self._calibrated:
-            self._calibrated[one.name] = fit_best_calibration(
-                one.scores, self._right(one), self._task.fold
-            )
-        return self._calibrated[one.name]
-
-    def _benefits(self, one: Candidate) -> npt.NDArray[np.float32]:
-        if one.name not in self._benefit:
-            self._benefit[one.name] = cross_fitted(
-                self._gate_inputs(one),
-                self._right(one),
-                self._right_deepest,
-                self._task.data.groups,
-                self._task.seed,
-            )
-        return self._benefit[one.name]
-
-    def _gate_inputs(self, one: Candidate) -> npt.NDArray[np.float32]:
-        data = self._task.data
-        columns = flow_features(data.packets, data.offsets, one.recipe.depth, sight=one.sight)
-        return benefit_inputs(one.scores, columns)
-
-    def _right(self, one: Candidate) -> npt.NDArray[np.bool_]:
-        return np.asarray(one.scores.argmax(axis=1) == self._task.true)
-
-
-def _in_order(tiers: list[Candidate]) -> list[Candidate]:
-    return sorted(tiers, key=lambda one: (one.recipe.depth, one.cost_us[COST_BATCH]))
+    near = plan.assignment.thresholds
+    return replace(plan, tiers=tiers, assignment=search(yardstick, goal, near=near))

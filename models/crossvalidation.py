@@ -25,7 +25,7 @@ from models.train_report import TrainReport
 from models.training import TrainSettings, train_on
 from models.zoo import DEPTHS
 
-__all__ = ["cross_validate", "evaluate_training", "pooled"]
+__all__ = ["cross_validate", "evaluate_training", "fold_progress", "pooled"]
 
 
 def evaluate_training(
@@ -100,28 +100,26 @@ def cross_validate(
     fold = grouped_folds(codes.astype(np.int64), data.groups, folds, settings.seed)
     names = np.unique(fold).tolist()
     studies, reports, rows = [], [], []
-
-    def told(number: int) -> Progress | None:
-        if progress is None:
-            return None
-        report = progress  # for mypy: it does not change
-
-        def on_progress(step: str, done: int, total: int) -> None:
-            report(f"fold {number + 1} of {len(names)}: {step}", number * total + done,
-                   len(names) * total)  # fmt: skip
-
-        return on_progress
-
     for number, one in enumerate(names):
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
-            reports.append(
-                train_on(data.select(fold != one), bundle, settings, progress=told(number))
-            )
+            told = fold_progress(progress, number, len(names))
+            reports.append(train_on(data.select(fold != one), bundle, settings, progress=told))
             cascade = load_cascade(bundle)
         rows.append(np.flatnonzero(fold == one))
         studies.append(study(cascade, data.select(rows[-1])))
     return pooled(studies, rows, data.group_names), tuple(reports)
+
+
+def fold_progress(progress: Progress | None, fold: int, folds: int) -> Progress | None:
+    """Return what tells ``progress`` of the steps of one fold, counted from 0."""
+    if progress is None:
+        return None
+
+    def on_progress(step: str, done: int, total: int) -> None:
+        progress(f"fold {fold + 1} of {folds}: {step}", fold * total + done, folds * total)
+
+    return on_progress
 
 
 def pooled(

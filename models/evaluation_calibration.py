@@ -11,9 +11,11 @@ from models.calibration import calibration_error
 from models.cascade import NO_TIER
 from models.evaluation_answers import Study
 
-__all__ = ["calibration", "reliability"]
+__all__ = ["by_chance", "calibration", "reliability"]
 
 _BINS = 15
+_DRAWS = 200
+_SEED = 0
 
 
 def calibration(study: Study) -> list[dict[str, Any]]:
@@ -25,8 +27,9 @@ def calibration(study: Study) -> list[dict[str, Any]]:
     Returns:
         By tier: ``tier``, ``depth``, ``judged`` and ``answered`` flows,
         ``expected_calibration_error``, ``mean_confidence`` and ``accuracy`` of those judged
-        (None: none), ``expected_calibration_error_alone`` of the same tier asked of all flows
-        that have its packets, and ``bins``, see :func:`reliability`.
+        (None: none), ``by_chance``, see :func:`by_chance`, ``expected_calibration_error_alone``
+        of the same tier asked of all flows that have its packets, and ``bins``, see
+        :func:`reliability`.
     """
     found = []
     for t, tier in enumerate(study.tiers):
@@ -45,6 +48,7 @@ def calibration(study: Study) -> list[dict[str, Any]]:
                 "expected_calibration_error": (
                     round(calibration_error(confidence, right, _BINS), 4) if some else None
                 ),
+                "by_chance": by_chance(confidence) if some else None,
                 "expected_calibration_error_alone": round(calibration_error(*own, _BINS), 4),
                 "mean_confidence": round(float(confidence.mean()), 4) if some else None,
                 "accuracy": round(float(right.mean()), 4) if some else None,
@@ -52,6 +56,33 @@ def calibration(study: Study) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def by_chance(
+    confidence: npt.NDArray[np.float32], *, draws: int = _DRAWS, seed: int = _SEED
+) -> dict[str, float]:
+    """Return the calibration error that a perfect tier would show: of few flows it is never 0.
+
+    Each flow is right with just the probability that its confidence says, drawn anew (the
+    parametric bootstrap, Efron 1979; for calibration Bröcker and Smith 2007).
+
+    Args:
+        confidence: float32 ``[n]``, within [0, 1]; at least one.
+        draws: How often.
+        seed: Of the drawing.
+
+    Returns:
+        The ``mean`` error, and ``p95``, which one in twenty draws exceeds.
+    """
+    rng = np.random.default_rng(seed)
+    errors = [
+        calibration_error(confidence, rng.random(len(confidence)) < confidence, _BINS)
+        for _ in range(draws)
+    ]
+    return {
+        "mean": round(float(np.mean(errors)), 4),
+        "p95": round(float(np.quantile(errors, 0.95)), 4),
+    }
 
 
 def reliability(

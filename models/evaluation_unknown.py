@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from models.evaluation_answers import Study
 
-__all__ = ["FALSE_ALARMS", "auroc", "flagged", "unknown"]
+__all__ = ["FALSE_ALARMS", "auroc", "flagged", "told_apart", "unknown"]
 
 FALSE_ALARMS = (0.01, 0.05)
 """Shares of known flows that may be taken for unknown ones."""
@@ -32,12 +32,29 @@ def unknown(study: Study) -> dict[str, Any] | None:
     new = study.true >= learned
     if novelty is None or not new.any():
         return None
-    by_capture, capture_new = _means(novelty, study.groups, new)
+    return told_apart(novelty, new, np.array(study.names)[study.true], study.groups)
+
+
+def told_apart(
+    novelty: npt.NDArray[np.float32],
+    new: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.str_],
+    groups: npt.NDArray[np.int64],
+) -> dict[str, Any]:
+    """Return what :func:`unknown` does of flows that may be of several studies.
+
+    Args:
+        novelty: Of each flow's answer, float32 ``[n]``.
+        new: Whether its class was never trained on, ``[n]``; some are.
+        labels: True label of each flow, ``[n]``.
+        groups: Capture of each flow, int64 ``[n]``.
+    """
+    by_capture, capture_new = _means(novelty, groups, new)
     comparable = not new.all()
     found: dict[str, Any] = {
-        "classes": [study.names[i] for i in np.unique(study.true[new])],
+        "classes": np.unique(labels[new]).tolist(),
         "flows": int(new.sum()),
-        "captures": len(np.unique(study.groups[new])),
+        "captures": len(np.unique(groups[new])),
         "auroc_by_flow": None,
         "auroc_by_capture": None,
         "flagged": None,

@@ -2,7 +2,7 @@
 
 Uncertainty says that an answer may be wrong; it does not say that more packets would put it right.
 A *benefit* gate learns just that, on flows that the tiers were not trained on: whether the
-deepest tier is right where this one is wrong, less the reverse.
+deepest tier is right where this one is wrong, less the reverse, less what waiting for it costs.
 """
 
 from __future__ import annotations
@@ -107,19 +107,25 @@ def fit_benefit(
     inputs: npt.NDArray[np.float32],
     right: npt.NDArray[np.bool_],
     right_deepest: npt.NDArray[np.bool_],
+    price: npt.NDArray[np.float32],
     seed: int = 0,
 ) -> Gate:
-    """Learn where the deepest tier would do better.
+    """Learn where the deepest tier would do better by more than the wait for it costs.
+
+    Many flows have no further packet: those wait until they time out. Which ones they are can be
+    told from the first packets about as well as what they are.
 
     Args:
         inputs: :func:`benefit_inputs` of flows that neither tier was trained on.
         right: Whether this tier's answer is right, ``[n]``.
         right_deepest: Whether the deepest tier's is, ``[n]``.
+        price: What waiting for more packets costs each flow, in right answers; float32 ``[n]``,
+            0 or more.
         seed: Makes it repeatable.
     """
     from models.forest import fit_soft_trees
 
-    again = (1.0 + right_deepest.astype(np.float32) - right) / 2.0
+    again = np.maximum(1.0 + right_deepest.astype(np.float32) - right - price, 0.0) / 2.0
     engine = fit_soft_trees(
         inputs,
         np.stack([1.0 - again, again], axis=1),
@@ -135,15 +141,17 @@ def cross_fitted(
     inputs: npt.NDArray[np.float32],
     right: npt.NDArray[np.bool_],
     right_deepest: npt.NDArray[np.bool_],
+    price: npt.NDArray[np.float32],
     groups: npt.NDArray[np.int64],
     seed: int = 0,
 ) -> npt.NDArray[np.float32]:
     """Return what a benefit gate says of captures that it was not trained on, float32 ``[n]``.
 
     Args:
-        inputs: As for :func:`fit_benefit`, and so are the next two.
+        inputs: As for :func:`fit_benefit`, and so are the next three.
         right: Whether this tier's answer is right.
         right_deepest: Whether the deepest tier's is.
+        price: What waiting for more packets costs.
         groups: Group (capture) of each flow, int64 ``[n]``; at least two.
         seed: Makes it repeatable.
     """
@@ -151,12 +159,12 @@ def cross_fitted(
     fold = grouped_folds(right.astype(np.int64), groups, _FOLDS, seed)
     for one in np.unique(fold):
         rest = fold != one
-        gate = fit_benefit(inputs[rest], right[rest], right_deepest[rest], seed)
+        gate = fit_benefit(inputs[rest], right[rest], right_deepest[rest], price[rest], seed)
         if gate.engine is not None:
             said[~rest] = _assured(gate.engine, inputs[~rest])
     return said
 
 
 def _assured(engine: Engine, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return (1 - expected benefit) / 2: above a half where asking deeper would do harm."""
+    """Return (1 - expected benefit) / 2: above a half where asking deeper would not pay."""
     return np.asarray(engine.scores(inputs)[:, 0])

@@ -23,6 +23,8 @@ Threshold: TypeAlias = float | tuple[float, ...]
 NEVER = 2.0
 """A threshold that no confidence reaches."""
 
+_HALF_A_POINT = 0.005
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -37,10 +39,10 @@ class Assignment:
         within_16ms: Share of the flows that wait for packets for 16 ms at most; what the models
             take is not counted.
         escalated: Share of the flows that are answered behind packet 1.
-        wait: Mean logarithm of 1 + milliseconds that flows wait: what is made small. A factor
-            counts the same at 10 ms and at 1 s, and no wait at all counts most. Models count too:
-            a flow waits for all of its call in each tier, see
-            :data:`models.costs.CALL_FLOWS`.
+        delay: What waits cost in the mean, the deepest tier alone 1, see
+            :class:`models.delay.Delay`: what is made small. Models count too: a flow waits for
+            all of its call in each tier, see :data:`models.costs.CALL_FLOWS`.
+        wait: Mean logarithm of 1 + milliseconds that flows wait, models included.
         mean_wait_ms: Mean of what flows wait; the few that wait until a timeout make most of it.
         cost_us: Mean of what the tiers that are asked take, microseconds.
     """
@@ -51,6 +53,7 @@ class Assignment:
     early: float
     within_16ms: float
     escalated: float
+    delay: float
     wait: float
     mean_wait_ms: float
     cost_us: float
@@ -75,6 +78,14 @@ class Goal(Protocol):
     def rank(self, found: Assignment) -> tuple[float, ...]:
         """Return how good thresholds are, less is better; must not fall as ``loss_bound`` grows."""
 
+    def nearness(self, found: Assignment) -> tuple[float, ...]:
+        """Return what a search goes by that is still far off, less is better.
+
+        It may give way in one thing for another there, as it may not in :meth:`rank`: ways that
+        keep to every limit at each step end in poor corners. Must not fall as ``loss_bound``
+        grows.
+        """
+
     def met(self, found: Assignment) -> bool:
         """Tell whether thresholds do what is asked for, at whatever price."""
 
@@ -98,7 +109,20 @@ class LossGoal:
     def rank(self, found: Assignment) -> tuple[float, ...]:
         """See :class:`Goal`. Of equally long waits, the one with the cheaper tiers."""
         excess_us = max(0.0, found.cost_us - self.max_cost_us)
-        return excess_us, max(0.0, found.loss_bound - self.value), found.wait, found.cost_us
+        return excess_us, max(0.0, found.loss_bound - self.value), found.delay, found.cost_us
+
+    def distance(self, found: Assignment) -> float:
+        """Return the delay and what is too much of cost and loss, added up.
+
+        The deepest tier's whole delay, the whole cost again and half a point of loss weigh the
+        same.
+        """
+        excess_us, excess, *_ = self.rank(found)
+        return found.delay + excess_us / self.max_cost_us + excess / _HALF_A_POINT
+
+    def nearness(self, found: Assignment) -> tuple[float, ...]:
+        """See :class:`Goal`."""
+        return (self.distance(found),)
 
     def met(self, found: Assignment) -> bool:
         """See :class:`Goal`."""
@@ -106,7 +130,7 @@ class LossGoal:
 
     def price(self, found: Assignment) -> float:
         """See :class:`Goal`."""
-        return found.wait
+        return found.delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +146,11 @@ class WithinGoal:
 
     def rank(self, found: Assignment) -> tuple[float, ...]:
         """See :class:`Goal`."""
-        return max(0.0, self.value - found.within_16ms), found.loss_bound, found.wait
+        return max(0.0, self.value - found.within_16ms), found.loss_bound, found.delay
+
+    def nearness(self, found: Assignment) -> tuple[float, ...]:
+        """See :class:`Goal`."""
+        return self.rank(found)
 
     def met(self, found: Assignment) -> bool:
         """See :class:`Goal`."""
@@ -146,7 +174,11 @@ class EscalationGoal:
 
     def rank(self, found: Assignment) -> tuple[float, ...]:
         """See :class:`Goal`."""
-        return max(0.0, found.escalated - self.value), found.loss_bound, found.wait
+        return max(0.0, found.escalated - self.value), found.loss_bound, found.delay
+
+    def nearness(self, found: Assignment) -> tuple[float, ...]:
+        """See :class:`Goal`."""
+        return self.rank(found)
 
     def met(self, found: Assignment) -> bool:
         """See :class:`Goal`."""

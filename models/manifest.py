@@ -53,6 +53,7 @@ class CalibrationEntry(_Strict):
     x: tuple[float, ...] = ()
     y: tuple[_Probability, ...] = ()
     temperature: float | None = None
+    shift: float = 0.0
 
 
 class TierEntry(_Strict):

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from models.assignment import Judgements, route
 from models.evaluation_answers import Study
 from models.evaluation_timeouts import percentiles
 from models.goals import NEVER
 from models.metrics import f1_scores
+from models.yardstick import Judgements, route
 
 __all__ = [
     "Table",

@@ -8,13 +8,13 @@ import numpy as np
 
 from flows.packet import PACKET_DTYPE, Protocol, TcpFlags
 from flows.verdict import Reason
-from models.assignment import Judgements
 from models.bundle import BundleContents, TierModel, write_bundle
 from models.calibration import Isotonic
 from models.dataset import Dataset
 from models.engines import ForestEngine
 from models.features import Sight, feature_names
 from models.validation import Validation
+from models.yardstick import Judgements
 
 __all__ = ["synthetic_bundle", "synthetic_dataset", "synthetic_validation"]
 

@@ -20,7 +20,8 @@ class TierReport:
         weighted_f1: Alone, on all flows.
         macro_f1: Alone, on all flows.
         accuracy: Alone, on all flows.
-        calibration_error: Expected calibration error after calibration on other captures.
+        calibration_error: Expected calibration error after calibration on other captures, before it
+            is shifted to the flows that reach the tier (:mod:`models.recalibration`).
         risk_coverage: Area under the risk-coverage curve, less is better, by each of
             :data:`models.uncertainty.SCORES`, calibrated on other captures. The runtime goes by
             ``least_confidence``.

@@ -22,7 +22,8 @@ from models.candidates import (
 )
 from models.card import bounded_text, operating_point, with_operating_point
 from models.cascade import judge
-from models.composition import Plan, PlannedTier, arrange, compose, settled
+from models.composition import Plan, arrange, compose, settled
+from models.composition_book import PlannedTier
 from models.costs import COST_BATCH, cost_us
 from models.dataset import Dataset, Progress, load_dataset
 from models.features import Sight
@@ -31,6 +32,7 @@ from models.goals import NEVER
 from models.inputs import see
 from models.metrics import accuracy, f1_scores
 from models.novelty_training import novelty_of
+from models.recalibration import recalibrated
 from models.resampling import CONFIDENCE, Resampled
 from models.train_report import CandidateReport, TierReport, TrainReport, card_text
 from models.train_settings import BALANCED_COST_US, TrainSettings
@@ -152,9 +154,13 @@ def train_on(
         steps.begin(f"training {tier.candidate.recipe.name}")
         models.append(_final(task, tier))
     plan = settled(task, plan, [model.cost_us[COST_BATCH] for model in models], chosen.goal)
+    plan = recalibrated(task, plan)
     # Training finds one threshold for all classes.
     finals = [float(np.max(threshold)) for threshold in (*plan.assignment.thresholds, NEVER)]
-    models = [replace(model, threshold=final) for model, final in zip(models, finals, strict=True)]
+    models = [
+        replace(model, threshold=final, calibration=tier.calibration)
+        for model, final, tier in zip(models, finals, plan.tiers, strict=True)
+    ]
     return _write(task, chosen, models, list(judged.values()), skipped, plan, out, begin_s)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.errors import SettingsError
-from models.assignment import Yardstick, by_class, route, search
+from models.assignment import by_class, search
 from models.bundle import (
     TierModel,
     check_replaceable,
@@ -33,6 +33,7 @@ from models.guarantee import PATH, certified, fewest_units, group_losses, least_
 from models.resampling import CONFIDENCE
 from models.tune_report import Guarantee, TuneReport, curve, front, point, spread
 from models.validation import Validation
+from models.yardstick import Yardstick, route
 
 __all__ = ["Guarantee", "TuneReport", "goal_of", "tune"]
 

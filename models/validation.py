@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.errors import BundleError
-from models.assignment import Judgements
+from models.yardstick import Judgements
 
 __all__ = ["VALIDATION_FILES", "Validation", "validation_from_files"]
 

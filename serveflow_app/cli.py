@@ -225,6 +225,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    unknown_classes: Annotated[
+        bool,
+        typer.Option(
+            "--unknown-classes",
+            help="With --folds: leave some classes out of each training, in turn, with all "
+            "captures that hold them, and tell how well novelty tells their flows from known "
+            "ones of new captures. Nothing else is evaluated.",
+        ),
+    ] = False,
     effort: EffortOption = None,
     quick: Quick = False,
     operating_point: OperatingPoint = None,
@@ -245,6 +254,14 @@ def evaluate(
         "host": host,
         "preset": preset,
     }
+    if unknown_classes:
+        if bundle is not None or folds is None or family_column is not None or report is not None:
+            raise SettingsError(
+                "--unknown-classes goes with --folds, and with neither --bundle, --family-column "
+                "nor --report"
+            )
+        commands.evaluate_unknown(folds, (captures, labels, label_column), options, json_output)
+        return
     where = (captures, labels, label_column, family_column, report)
     commands.evaluate(bundle, folds, where, options, json_output)
 

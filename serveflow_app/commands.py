@@ -14,7 +14,7 @@ from collectors.replay import ReplaySettings
 from collectors.sender import open_sender
 from flows.errors import SettingsError
 from models.labels import LabelBook
-from serveflow_app.evaluation_tables import evaluation_tables
+from serveflow_app.evaluation_tables import evaluation_tables, unknown_tables
 from serveflow_app.output import (
     emit_json,
     messages,
@@ -25,7 +25,16 @@ from serveflow_app.output import (
 from serveflow_app.run_replay import Run, capture_files, run_replay
 from serveflow_app.settings import bundle_folder
 
-__all__ = ["classify", "demo", "evaluate", "replay", "serve", "train", "tune"]
+__all__ = [
+    "classify",
+    "demo",
+    "evaluate",
+    "evaluate_unknown",
+    "replay",
+    "serve",
+    "train",
+    "tune",
+]
 
 _LabelsOption = tuple[Path | None, str]
 
@@ -213,12 +222,42 @@ def evaluate(
         return
     for table in evaluation_tables(result):
         messages.print(table, "")
-    for name, reason in result["damaged"]:
-        told = f"damaged, read up to the damage: {name}: {reason}"
-        messages.print(told, highlight=False, markup=False, soft_wrap=True)
+    _tell_damaged(result)
     if report is not None:
         told = f"wrote {report / 'report.md'}"
         messages.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def evaluate_unknown(
+    folds: int, where: tuple[Path, Path, str], options: dict[str, Any], as_json: bool
+) -> None:
+    """Tell how well a way of training tells classes that it never saw."""
+    from models.crossvalidation_unknown import evaluate_unknown as leave_out
+    from serveflow_app.train_options import train_settings
+
+    captures, labels, label_column = where
+    settings = train_settings(**options)
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=None)
+
+        def on_progress(step: str, done: int, total: int) -> None:
+            bar.update(task, description=step, completed=done, total=total)
+
+        found = leave_out(
+            captures,
+            labels,
+            settings,
+            folds=folds,
+            label_column=label_column,
+            progress=on_progress,
+        )
+    result = found.to_dict()
+    if as_json:
+        emit_json(result)
+        return
+    for table in unknown_tables(result):
+        messages.print(table, "")
+    _tell_damaged(result)
 
 
 def tune(
@@ -255,6 +294,12 @@ def tune(
 def _label_book(option: _LabelsOption) -> LabelBook | None:
     path, column = option
     return None if path is None else LabelBook.read(path, column)
+
+
+def _tell_damaged(result: dict[str, Any]) -> None:
+    for name, reason in result["damaged"]:
+        told = f"damaged, read up to the damage: {name}: {reason}"
+        messages.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _speed(rate: str) -> float | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from serveflow_app.output import plain_table
 
-__all__ = ["evaluation_tables"]
+__all__ = ["evaluation_tables", "unknown_tables"]
 
 _WAYS = {"cascade": "cascade", "fast_only": "fast only", "slow_only": "slow only"}
 
@@ -31,6 +31,20 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[Table]:
     yield _timeouts(result["by_idle_timeout"])
     yield _calibration(result["calibration"])
     yield _classes(result["per_class"])
+
+
+def unknown_tables(result: dict[str, Any]) -> Iterator[Table]:
+    """Return tables of :meth:`models.crossvalidation_unknown.UnknownEvaluation.to_dict`."""
+    yield _unknown(result["unknown"])
+    table = plain_table(
+        f"left out in turn: {result['flows']:,} flows of {result['classes']} classes in "
+        f"{result['captures']} captures",
+        ("classes", "flows trained on", "known judged", "unknown judged"),
+    )
+    for fold in result["folds"]:
+        counts = (f"{fold[name]:,}" for name in ("trained_on", "known", "unknown"))
+        table.add_row(escape(", ".join(fold["classes"])), *counts)
+    yield table
 
 
 def _ways(result: dict[str, Any]) -> Table:
@@ -157,7 +171,7 @@ def _timeouts(found: list[dict[str, Any]]) -> Table:
 def _calibration(found: list[dict[str, Any]]) -> Table:
     table = plain_table(
         "confidence of the tiers in the cascade",
-        ("tier", "judged", "answered", "calibration error", "confidence", "accuracy"),
+        ("tier", "judged", "answered", "calibration error", "if perfect", "confidence", "accuracy"),
     )
     for tier in found:
         table.add_row(
@@ -165,6 +179,7 @@ def _calibration(found: list[dict[str, Any]]) -> Table:
             f"{tier['judged']:,}",
             f"{tier['answered']:,}",
             _f1(tier["expected_calibration_error"]),
+            _f1((tier["by_chance"] or {}).get("mean")),
             _f1(tier["mean_confidence"]),
             _f1(tier["accuracy"]),
         )

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.assignment import COARSE, Judgements, Yardstick, assign, by_class, route, search
+from models.assignment import COARSE, assign, by_class, search
 from models.costs import CALL_FLOWS
 from models.folds import grouped_folds
 from models.goals import NEVER, Assignment, EscalationGoal, LossGoal, WithinGoal
+from models.yardstick import Judgements, Yardstick, route
 
 
 def tier(labels: list[int] | np.ndarray, confidence: object, depth: int = 1) -> Judgements:
@@ -115,7 +116,7 @@ def test_a_single_tier_needs_no_thresholds() -> None:
     true, groups, tiers, sizes = fast_and_slow(100, 4)
     found = assign(true, groups, tiers[1:], sizes)
     wait = pytest.approx(np.log1p(90.0))
-    assert found == Assignment((), 0.0, 0.0, 0.0, 0.0, 1.0, wait, 90.0, 0.0)
+    assert found == Assignment((), 0.0, 0.0, 0.0, 0.0, 1.0, pytest.approx(1.0), wait, 90.0, 0.0)
     assert found.typical_wait_ms == pytest.approx(90.0)
 
 
@@ -137,6 +138,10 @@ def test_thresholds_are_measured_by_what_flows_wait_for() -> None:
     assert (found.early, found.within_16ms, found.escalated) == (0.75, 0.75, 0.5)
     assert found.mean_wait_ms == 25.0
     assert found.wait == pytest.approx(np.log([1, 1, 11, 91]).mean())
+    slow = Yardstick(true, np.arange(4), tiers, np.full(4, 10)).measure((NEVER, NEVER))
+    assert slow.delay == pytest.approx(1.0)
+    by_log, by_mean = found.wait / slow.wait, found.mean_wait_ms / slow.mean_wait_ms
+    assert found.delay == pytest.approx((by_log + by_mean) / 2)
     assert (found.loss, found.loss_bound) == (0.0, 0.0)
 
 
@@ -152,6 +157,35 @@ def test_what_the_models_take_is_counted_of_the_tiers_that_are_asked() -> None:
     yardstick = Yardstick(true, np.arange(4), tiers, np.array([10, 10, 10, 1]))
     assert yardstick.measure((0.5, 0.5)).cost_us == pytest.approx(1.0 + 4.0 / 4 + 40.0 * 2 / 4)
     assert yardstick.measure((0.5, NEVER)).cost_us == yardstick.glance((0.5, NEVER)).cost_us
+
+
+def test_thresholds_for_all_classes_go_the_same_way_as_by_class() -> None:
+    rng = np.random.default_rng(0)
+    n = 300
+    tiers = [tier(rng.integers(0, 3, n), rng.random(n), depth) for depth in (1, 2, 3, 10)]
+    true, sizes = rng.integers(0, 3, n), rng.integers(1, 11, n)
+    yardstick = Yardstick(true, np.arange(n), tiers, sizes)
+    for thresholds in ((0.5, 0.3, 0.8), (NEVER, 0.9, 0.1), (0.0, 0.0, 0.0)):
+        by_class: list[float | tuple[float, ...]] = [*thresholds]
+        by_class[0] = (thresholds[0],) * 3
+        alike, by_way = yardstick.measure(thresholds), yardstick.measure(tuple(by_class))
+        assert replace(alike, thresholds=()) == replace(by_way, thresholds=())
+
+
+def test_who_is_asked_gets_as_far_and_has_the_packets() -> None:
+    sure = ([0.9, 0.1, 0.1, 0.1], [0.9, 0.9, 0.1, 0.9], np.ones(4))
+    tiers = [tier(np.zeros(4), each, k) for each, k in zip(sure, (1, 2, 10), strict=True)]
+    yardstick = Yardstick(np.zeros(4, np.int64), np.arange(4), tiers, np.array([10, 10, 10, 1]))
+    asked = [[True] * 4, [False, True, True, False], [False, False, True, True]]
+    assert yardstick.asked((0.5, 0.5)).tolist() == asked
+
+
+def test_a_search_that_begins_near_is_no_worse() -> None:
+    yardstick = Yardstick(*fast_and_slow(1_000, 20))
+    goal = LossGoal(0.01)
+    found = search(yardstick, goal, effort=COARSE)
+    again = search(yardstick, goal, effort=COARSE, near=found.thresholds)
+    assert goal.rank(again) <= goal.rank(found)
 
 
 def test_a_limit_to_what_the_models_take_is_kept() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models import composition
-from models.assignment import FULL, Effort, Yardstick, route, search
+from models import composition_book
+from models.assignment import FULL, Effort, search
 from models.candidates import Candidate, Task, task_of
 from models.composition import Plan, compose, settled
 from models.costs import BATCHES
@@ -17,6 +19,7 @@ from models.gates import GATES
 from models.goals import NEVER, Assignment, Goal, LossGoal
 from models.metrics import f1_scores
 from models.synthetic import synthetic_dataset
+from models.yardstick import Yardstick, route
 from models.zoo import Recipe
 
 TASK: Task = task_of(synthetic_dataset(1_500, groups=20, seed=5), 4, 0, 10.0)
@@ -137,13 +140,13 @@ def test_a_tier_that_turns_out_never_to_be_sure_is_left_out(
 ) -> None:
     """As may be by another gate than the one that it was chosen by."""
 
-    def unsure(yardstick: Yardstick, goal: Goal, *, effort: Effort) -> Assignment:
-        found = search(yardstick, goal, effort=effort)
+    def unsure(yardstick: Yardstick, goal: Goal, *, effort: Effort, near: Any) -> Assignment:
+        found = search(yardstick, goal, effort=effort, near=near)
         if effort is FULL and len(yardstick.tiers) == 3:
             return yardstick.measure((NEVER, *found.thresholds[1:]))
         return found
 
-    monkeypatch.setattr(composition, "search", unsure)
+    monkeypatch.setattr(composition_book, "search", unsure)
     early, middle = knows("early", 1, 1.0, 0.5), knows("middle", 3, 2.0, 0.8)
     plan = compose(TASK, [early, middle, DEEPEST], FREE)
     assert names(plan) == ["middle@3", "deepest@10"]

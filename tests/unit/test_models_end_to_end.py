@@ -12,7 +12,7 @@ import pytest
 
 from flows.errors import BundleError, LabelsError
 from flows.verdict import Reason
-from models.assignment import Yardstick, assign
+from models.assignment import assign
 from models.bundle import read_bundle, read_validation
 from models.cascade import load_cascade
 from models.costs import BATCHES
@@ -22,6 +22,7 @@ from models.gates import GATES
 from models.synthetic import synthetic_dataset
 from models.training import TrainSettings, train, train_on
 from models.tuning import goal_of, tune
+from models.yardstick import Yardstick
 
 START_S = 1_700_000_000
 SYN, ACK, FIN, RST = 0x02, 0x10, 0x01, 0x04

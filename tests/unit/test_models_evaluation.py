@@ -16,7 +16,7 @@ from models.cascade import NO_TIER, Tier, load_cascade
 from models.dataset import Dataset
 from models.evaluation import assess
 from models.evaluation_answers import Answers, Study, Way, study
-from models.evaluation_calibration import calibration, reliability
+from models.evaluation_calibration import by_chance, calibration, reliability
 from models.evaluation_classes import confusion, families, per_class, read_families
 from models.evaluation_escalation import escalation, share_to_catch
 from models.evaluation_intervals import intervals, resampled
@@ -134,6 +134,7 @@ def test_a_tier_that_nothing_reaches_has_no_calibration() -> None:
     alone = replace(found, cascade=replace(found.cascade, tier=np.zeros(8, np.uint8)))
     assert calibration(alone)[1]["expected_calibration_error"] is None
     assert calibration(alone)[1]["bins"] == []
+    assert calibration(alone)[1]["by_chance"] is None
 
 
 def test_a_flow_short_of_packets_is_not_asked_of_a_tier_between() -> None:
@@ -145,6 +146,22 @@ def test_a_flow_short_of_packets_is_not_asked_of_a_tier_between() -> None:
     )
     assert between.asked(1).tolist() == [False, True, True, False, True, True, False, False]
     assert between.asked(2).tolist() == [False, False] + [True] * 6
+
+
+def test_a_perfect_tier_shows_an_error_too_the_more_the_fewer_its_flows() -> None:
+    rng = np.random.default_rng(3)
+    confidence = rng.random(20_000).astype(np.float32)
+    errors = [by_chance(confidence[:n]) for n in (50, 500, 20_000)]
+    means = [one["mean"] for one in errors]
+    assert means == sorted(means, reverse=True)
+    assert means[0] > 0.08
+    assert means[-1] < 0.01
+    assert all(one["mean"] < one["p95"] for one in errors)
+    assert by_chance(confidence[:50]) == errors[0], "it is the same each time"
+    shown = [calibration_error(confidence[:500], rng.random(500) < confidence[:500])
+             for _ in range(40)]  # fmt: skip
+    assert np.mean(shown) == pytest.approx(errors[1]["mean"], abs=0.006)
+    assert by_chance(np.ones(30, np.float32)) == {"mean": 0.0, "p95": 0.0}
 
 
 def test_the_bins_hold_what_the_calibration_error_sums() -> None:

@@ -32,6 +32,7 @@ from models.manifest import manifest_text
 from models.synthetic import synthetic_bundle, synthetic_dataset
 
 DATA = synthetic_dataset(120, seed=3)
+FREE = np.zeros(2_000, np.float32)  # waits that cost nothing
 
 
 def judged(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -48,7 +49,7 @@ def judged(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 def test_a_benefit_gate_learns_where_the_deepest_tier_is_right_and_this_one_wrong() -> None:
     scores, column, right, deepest = judged(2_000)
-    gate = fit_benefit(benefit_inputs(scores, column), right, deepest)
+    gate = fit_benefit(benefit_inputs(scores, column), right, deepest, FREE[: len(right)])
     scores, column, right, deepest = judged(500, seed=1)
     sure = assurance(gate, scores, np.full(500, 0.6, np.float32), column)
     assert sure.dtype == np.float32
@@ -61,10 +62,26 @@ def test_a_benefit_gate_learns_where_the_deepest_tier_is_right_and_this_one_wron
 
 def test_a_tier_that_is_as_good_as_the_deepest_has_nothing_to_gain() -> None:
     scores, column, right, _ = judged(400)
-    gate = fit_benefit(benefit_inputs(scores, column), right, right)
+    gate = fit_benefit(benefit_inputs(scores, column), right, right, FREE[:400])
     np.testing.assert_allclose(
         assurance(gate, scores, scores[:, 0], column), 0.5, atol=0.05
     )  # fmt: skip
+
+
+def test_what_asking_brings_must_be_worth_the_wait() -> None:
+    """The deepest tier is better on a quarter of the flows; for half of those the wait is long."""
+    scores, column, right, deepest = judged(4_000)
+    long = np.random.default_rng(1).random(4_000) < 0.5
+    columns = np.stack([column[:, 0], long.astype(np.float32)], axis=1)
+    price = np.where(long, 2.0, 0.2).astype(np.float32)
+    gate = fit_benefit(benefit_inputs(scores, columns), right, deepest, price)
+    sure = assurance(gate, scores, scores[:, 0], columns)
+    clear = np.abs(4 * column[:, 0] - np.round(4 * column[:, 0])) > 0.1
+    better = deepest & ~right & clear
+    assert (sure[better & ~long] < 0.3).all(), "a short wait is worth it"
+    assert (sure[better & long] > 0.7).all(), "a long one is not"
+    assert (sure[clear & ~better] > 0.5).all(), "for nothing, no wait is"
+    assert ((sure >= 0.0) & (sure <= 1.0)).all()
 
 
 def test_what_a_benefit_gate_looks_at() -> None:
@@ -83,7 +100,7 @@ def test_every_kind_of_gate_gives_an_assurance_within_0_and_1() -> None:
     for kind in GATES:
         gate = Gate(kind)
         if kind == "benefit":
-            gate = fit_benefit(benefit_inputs(scores, column), right, deepest)
+            gate = fit_benefit(benefit_inputs(scores, column), right, deepest, FREE[: len(right)])
         sure = assurance(gate, scores, scores.max(axis=1), column)
         assert sure.shape == (300,)
         assert sure.dtype == np.float32
@@ -92,7 +109,7 @@ def test_every_kind_of_gate_gives_an_assurance_within_0_and_1() -> None:
 
 def test_a_benefit_gate_without_its_engine_or_columns_is_refused() -> None:
     scores, column, right, deepest = judged(100)
-    gate = fit_benefit(benefit_inputs(scores, column), right, deepest)
+    gate = fit_benefit(benefit_inputs(scores, column), right, deepest, FREE[: len(right)])
     for one, columns in ((Gate("benefit"), column), (gate, None)):
         with pytest.raises(ValueError, match="needs its engine and the flows' columns"):
             assurance(one, scores, scores[:, 0], columns)
@@ -112,7 +129,7 @@ def test_cross_fitting_leaves_a_flows_whole_group_out(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(gates, "fit_benefit", spy)
     inputs = benefit_inputs(scores, np.arange(300, dtype=np.float32)[:, None])
-    cross_fitted(inputs, right, deepest, groups)
+    cross_fitted(inputs, right, deepest, FREE[: len(right)], groups)
     for group in range(7):
         assert sum(group not in seen for seen in learned) == 1, "it is judged by that one"
 
@@ -126,8 +143,8 @@ def test_what_is_known_of_a_group_by_heart_is_worth_nothing_to_others() -> None:
     inputs = benefit_inputs(
         np.tile(np.float32([0.6, 0.4]), (1_200, 1)), groups[:, None].astype(np.float32)
     )
-    by_heart = assurance_of(fit_benefit(inputs, right, deepest), inputs)
-    honest = cross_fitted(inputs, right, deepest, groups)
+    by_heart = assurance_of(fit_benefit(inputs, right, deepest, FREE[: len(right)]), inputs)
+    honest = cross_fitted(inputs, right, deepest, FREE[: len(right)], groups)
     assert ((by_heart < 0.5) == deepest).mean() > 0.95
     assert ((honest < 0.5) == deepest).mean() < 0.7
 
@@ -188,7 +205,7 @@ def gated(tmp_path: Path) -> BundleContents:
         columns *= 200
         inputs = benefit_inputs(np.tile(np.float32([0.6, 0.4]), (300, 1)), columns)
         size = inputs[:, BENEFIT_COLUMNS + feature_names(1, Sight()).index("ip_bytes")]
-        gate = fit_benefit(inputs, size < 100, size > 60)
+        gate = fit_benefit(inputs, size < 100, size > 60, FREE[:300])
         tiers.append(replace(tier, gate=gate, threshold=0.45))
     return replace(made, tiers=(*tiers, made.tiers[-1]))
 

@@ -16,6 +16,7 @@ FOUND = Assignment(
     early=0.6,
     within_16ms=0.7,
     escalated=0.3,
+    delay=0.2,
     wait=1.0,
     mean_wait_ms=50.0,
     cost_us=4.0,
@@ -35,19 +36,32 @@ def test_a_goal_is_met_when_nothing_is_left_of_what_is_asked(goal: Goal) -> None
 @pytest.mark.parametrize("goal", GOALS, ids=str)
 def test_a_greater_bound_never_ranks_better(goal: Goal) -> None:
     """The search rests on it: it looks at the loss that is seen before it asks for the bound."""
-    ranks = [goal.rank(replace(FOUND, loss_bound=bound)) for bound in (-np.inf, 0.0, 0.004, 0.1)]
-    assert ranks == sorted(ranks)
+    found = [replace(FOUND, loss_bound=bound) for bound in (-np.inf, 0.0, 0.004, 0.1)]
+    for how in (goal.rank, goal.nearness):
+        ranks = [how(one) for one in found]
+        assert ranks == sorted(ranks)
 
 
-def test_a_limited_cost_comes_before_the_loss_and_the_loss_before_the_wait() -> None:
+def test_a_limited_cost_comes_before_the_loss_and_the_loss_before_the_delay() -> None:
     goal = LossGoal(0.005, 5.0)
-    dear = replace(FOUND, cost_us=6.0, loss_bound=0.0, wait=0.0)
-    lossy = replace(FOUND, loss_bound=0.006, wait=0.0)
-    slow, dearer = replace(FOUND, wait=2.0), replace(FOUND, cost_us=4.5)
+    dear = replace(FOUND, cost_us=6.0, loss_bound=0.0, delay=0.0)
+    lossy = replace(FOUND, loss_bound=0.006, delay=0.0)
+    slow, dearer = replace(FOUND, delay=0.3), replace(FOUND, cost_us=4.5)
     order = [FOUND, dearer, slow, lossy, dear]
     ranks = [goal.rank(found) for found in order]
     assert ranks == sorted(ranks)
     assert LossGoal(0.005).met(dear), "without a limit, cost parts equals only"
+
+
+def test_what_is_too_much_may_be_given_way_to_on_the_way() -> None:
+    """A search that keeps to the cost first would never leave the first of these."""
+    goal = LossGoal(0.005, 5.0)
+    poor = replace(FOUND, delay=0.9)
+    near = replace(FOUND, cost_us=5.05, loss_bound=0.0055, delay=0.2)
+    far = replace(FOUND, cost_us=9.0, delay=0.2)
+    assert goal.rank(poor) < goal.rank(near)
+    assert goal.nearness(near) < goal.nearness(poor) < goal.nearness(far)
+    assert goal.distance(FOUND) == FOUND.delay, "where all is kept to, the delay alone counts"
 
 
 def test_a_typical_wait_is_the_geometric_mean() -> None:
@@ -57,6 +71,6 @@ def test_a_typical_wait_is_the_geometric_mean() -> None:
 
 
 def test_prices_fall_with_what_is_traded() -> None:
-    better = replace(FOUND, wait=0.5, within_16ms=0.8, escalated=0.2)
+    better = replace(FOUND, delay=0.1, within_16ms=0.8, escalated=0.2)
     for goal in GOALS:
         assert goal.price(better) < goal.price(FOUND)
