@@ -35,7 +35,7 @@ def recalibrated(task: Task, plan: Plan) -> Plan:
 
     Args:
         task: The flows.
-        plan: The cascade, with its final thresholds.
+        plan: The cascade, with thresholds that are about its final ones.
     """
     judged = [tier.judged for tier in plan.tiers]
     yardstick = Yardstick(task.true, task.data.groups, judged, task.data.sizes, seed=task.seed)

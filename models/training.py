@@ -153,8 +153,8 @@ def train_on(
     for tier in plan.tiers:
         steps.begin(f"training {tier.candidate.recipe.name}")
         models.append(_final(task, tier))
-    plan = settled(task, plan, [model.cost_us[COST_BATCH] for model in models], chosen.goal)
     plan = recalibrated(task, plan)
+    plan = settled(task, plan, [model.cost_us[COST_BATCH] for model in models], chosen.goal)
     # Training finds one threshold for all classes.
     finals = [float(np.max(threshold)) for threshold in (*plan.assignment.thresholds, NEVER)]
     models = [

@@ -307,7 +307,7 @@ def test_training_again_gives_the_same_models(
         "models.candidates.measured",
         lambda task, recipe, sight, engine: dict.fromkeys(BATCHES, float(recipe.depth)),
     )
-    for module, cost in (("composition", 0.5), ("training", 0.7)):
+    for module, cost in (("composition_book", 0.5), ("training", 0.7)):
         monkeypatch.setattr(
             f"models.{module}.cost_us", lambda ask, flows, own=cost: dict.fromkeys(BATCHES, own)
         )
