@@ -1,4 +1,4 @@
-"""The collector: packets in, batches out, one final verdict per flow. No I/O, no threads.
+"""The collector: packets in, batches out, one final verdict per flow. No network, no threads.
 
 Each flow's first packet goes out alone; its later ones follow only while the service is not sure
 (docs/architecture.md, "The collector"). A batch's watermark promises that every packet up to
@@ -9,59 +9,25 @@ flight.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from collectors.exchange import CollectorSettings, Journals, Outgoing, Settled
 from collectors.ledger import Ledger
+from collectors.memory import EdgeLimits
 from flows.ids import flow_ids, slots_of
-from flows.packet import Records
+from flows.packet import Records, packet_dtype
 from flows.records import taken
 from flows.service_schema import ServiceSchema
-from flows.table import FlowTable, FlowTimeouts
+from flows.table import FLOW_DTYPE, FlowTable
 from flows.verdict import Reason
 from flows.wire import PacketBatch
 
-__all__ = ["Collector", "CollectorSettings", "Outgoing", "Settled"]
-
-
-@dataclass(frozen=True, slots=True)
-class CollectorSettings:
-    """How a collector works.
-
-    Attributes:
-        max_batch_packets: Rows of a batch at most (the service may set a lower bound).
-        resend_after_s: How long (wall clock) a verdict may be overdue before the flow is sent
-            again.
-        timeouts: When a silent or long flow ends (capture time).
-        hold_s: How long (wall clock) what a tracker did not take is held before it is sent again.
-    """
-
-    max_batch_packets: int = 4096
-    resend_after_s: float = 5.0
-    timeouts: FlowTimeouts = field(default_factory=FlowTimeouts)
-    hold_s: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A batch on its way.
-
-    Attributes:
-        number: Counts the collector's batches.
-        batch: What to submit.
-        flows: Numbers (uint64) of the flows that it is about.
-        deadline_ns: The earliest deadline (capture time) of those flows.
-        formed_ns: The wall clock when it was formed.
-    """
-
-    number: int
-    batch: PacketBatch
-    flows: npt.NDArray[np.uint64]
-    deadline_ns: int
-    formed_ns: int
+__all__ = ["Collector", "CollectorSettings", "Journals", "Outgoing", "Settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +39,6 @@ class _Held:
     since_ns: int  # wall clock
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """Flows that got their final verdict; row ``i`` of each array is about the same flow.
-
-    Attributes:
-        flows: ``FLOW_DTYPE [n]``.
-        verdicts: ``VERDICT_DTYPE [n]``.
-        queue_ns: int64 ``[n]``; wall clock spent in batching, transport and queues.
-        infer_ns: int64 ``[n]``; model time of all tiers asked.
-    """
-
-    flows: Records
-    verdicts: Records
-    queue_ns: npt.NDArray[np.int64]
-    infer_ns: npt.NDArray[np.int64]
-
-
 class Collector:
     """One incarnation of a collector: a flow table, a ledger, and batches in flight.
 
@@ -98,6 +47,12 @@ class Collector:
         settings: How to work.
         name: Who this is; a random suffix makes each incarnation's name its own.
         seed: Secret of the flow ids; random by default.
+        limits: To what its memory may grow; new flows beyond are refused and counted.
+        journal: Written to before anything is sent.
+
+    Attributes:
+        tracker_changes: How often a tracker's incarnation was another one than before.
+        evicted_flows: Flows that got their provisional verdict for want of room.
     """
 
     def __init__(
@@ -107,16 +62,33 @@ class Collector:
         *,
         name: str = "collector",
         seed: int | None = None,
+        limits: EdgeLimits | None = None,
+        journal: Journals | None = None,
     ) -> None:
         self._schema = schema
         self._settings = settings or CollectorSettings()
+        limits = limits or EdgeLimits()
+        self._journal = journal
+        self._unwritten_until = 0  # all flows from this number on are in the journal
+        self._aside_until = 0
         self._seed = secrets.randbits(63) if seed is None else seed
         self.name = f"{name}#{secrets.token_hex(4)}"
         self.table = FlowTable(
-            first_packets=schema.depth, timeouts=self._settings.timeouts, seed=self._seed
+            first_packets=schema.depth,
+            timeouts=self._settings.timeouts,
+            seed=self._seed,
+            most_flows=limits.table_flows,
         )
-        self.ledger = Ledger(schema.depth, schema.max_wait_s, self._seed, with_header=schema.header)
+        self.ledger = Ledger(
+            schema.depth,
+            schema.max_wait_s,
+            self._seed,
+            with_header=schema.header,
+            limits=limits.ledger,
+        )
         self._limit = min(self._settings.max_batch_packets, schema.max_batch_packets)
+        self._no_flows: Records = np.empty(0, FLOW_DTYPE)
+        self._no_packets: Records = np.empty(0, packet_dtype(schema.header))
         self._clock_ns = 0
         self._in_flight: dict[int, Outgoing] = {}
         self._number = 0
@@ -124,6 +96,18 @@ class Collector:
         self._held: list[_Held] = []
         self._incarnations: dict[str, str] = {}
         self._acknowledged_ns = 0
+        self.tracker_changes = 0
+        self.evicted_flows = 0
+
+    @property
+    def seed(self) -> int:
+        """Secret of the flow ids."""
+        return self._seed
+
+    @property
+    def clock_ns(self) -> int:
+        """The latest capture time."""
+        return self._clock_ns
 
     @property
     def open_flows(self) -> int:
@@ -152,21 +136,98 @@ class Collector:
         """
         if not len(packets):
             return
-        update = self.table.update(packets, endpoints)
+        update = self.table.update(packets, endpoints, numbers_until=self.ledger.numbers_until)
+        self._clock_ns = max(self._clock_ns, int(packets["time_ns"][-1]))
         self.ledger.enter(update.new_flows)
+        self._write(update.new_flows, packets, update.kept, update.flow_number, update.ends)
         self.ledger.keep(packets, update.kept, update.flow_number, seen_ns)
         self.ledger.end_flows(update.ends, int(seen_ns[-1]))
-        self._clock_ns = max(self._clock_ns, int(packets["time_ns"][-1]))
 
     def advance(self, clock_ns: int, seen_ns: int) -> None:
         """Move the clock on over a quiet wire."""
         if clock_ns > self._clock_ns:
-            self.ledger.end_flows(self.table.advance(clock_ns), seen_ns)
             self._clock_ns = clock_ns
+            self._end(self.table.advance(clock_ns), seen_ns)
 
     def finish(self, seen_ns: int) -> None:
         """End every flow: no further packets will come."""
-        self.ledger.end_flows(self.table.finish(), seen_ns)
+        self._end(self.table.finish(), seen_ns)
+
+    def restore(
+        self,
+        flows: Records,
+        packets: Records,
+        numbers: npt.NDArray[np.uint64],
+        ends: Records,
+        clock_ns: int,
+    ) -> None:
+        """Take in what a collector of the same seed has observed, as its journal tells it.
+
+        Instead of :meth:`observe`: this collector has no wire of its own. Flows' numbers must
+        increase from call to call; the other arguments are those of :meth:`Journals.observed`.
+        """
+        seen_ns = time.monotonic_ns()
+        self.ledger.enter(flows)
+        self.ledger.keep(packets, np.arange(len(packets)), numbers, np.full(len(packets), seen_ns))
+        self.ledger.end_flows(ends, seen_ns)
+        self._clock_ns = max(self._clock_ns, clock_ns)
+
+    def expire(self) -> None:
+        """Let the wait of every flow that there is be over: no further packets will come."""
+        self._clock_ns += int(self._schema.max_wait_s * 1e9) + 1
+
+    def _end(self, ends: Records, seen_ns: int) -> None:
+        none = np.empty(0, np.int64)
+        self._write(self._no_flows, self._no_packets, none, none.view(np.uint64), ends)
+        self.ledger.end_flows(ends, seen_ns)
+
+    def _write(
+        self,
+        flows: Records,
+        packets: Records,
+        kept: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.uint64],
+        ends: Records,
+    ) -> None:
+        """Write to the journal what is about flows without a final verdict."""
+        if self._journal is None:
+            return
+        kept = kept[self._unsettled(numbers[kept])]
+        ends = taken(ends, np.flatnonzero(self._unsettled(ends["flow_number"])))
+        if not len(kept) and not len(ends):
+            return
+        known = self._journal.observed(
+            flows, taken(packets, kept), numbers[kept], ends, self._clock_ns
+        )
+        if not known:
+            self._unwritten_until = self.ledger.end
+
+    def _unsettled(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        # Of those set aside it is not known which are settled.
+        found = self.ledger.unsettled(numbers)
+        if self._aside_until:
+            found |= numbers < self._aside_until
+        return found
+
+    @property
+    def may_set_aside(self) -> bool:
+        """Whether the journal holds all flows without a final verdict."""
+        return self._journal is not None and self.ledger.base >= self._unwritten_until
+
+    def set_aside(self) -> int:
+        """Forget all flows without a final verdict; return the number of the next flow.
+
+        They, and what still comes of them, are in the journal alone from now on.
+        """
+        self.ledger.forget_all()
+        self._aside_until = self.ledger.base
+        return self._aside_until
+
+    def evict(self, most: int, now_ns: int) -> Settled:
+        """Give the oldest flows that have a provisional verdict that one, at most so many."""
+        settled = self._settle(self.ledger.evict(most), now_ns, now_ns)
+        self.evicted_flows += len(settled.flows)
+        return settled
 
     def next_batch(self, now_ns: int) -> Outgoing:
         """Form the next batch; it may have no rows, and then only moves the watermark."""
@@ -198,14 +259,21 @@ class Collector:
         Returns:
             The flows that got their final verdict by it.
         """
-        accepted, flows, entries = self.ledger.settle(verdicts)
-        final = taken(verdicts, accepted)
-        timed_out = final["reason"] == Reason.TIMEOUT
-        since_ns = np.where(timed_out, out.formed_ns, entries["asked_seen_ns"])
-        queue_ns = np.maximum(now_ns - since_ns - final["infer_ns"], 0)
+        settled = self._settle(verdicts, out.formed_ns, now_ns)
         self._compare_incarnations(notes.get("trackers", {}))
         if notes.get("away"):
             self._away[out.number] = notes["away"]
+        return settled
+
+    def _settle(self, verdicts: Records, formed_ns: int, now_ns: int) -> Settled:
+        accepted, flows, entries = self.ledger.settle(verdicts)
+        final = taken(verdicts, accepted)
+        if self._journal is not None and len(flows):
+            self._journal.settled(flows["flow_number"])
+        # Such a verdict did not wait for the packets that were sent before.
+        late = np.isin(final["reason"], (Reason.TIMEOUT, Reason.EVICTED))
+        since_ns = np.where(late, formed_ns, entries["asked_seen_ns"])
+        queue_ns = np.maximum(now_ns - since_ns - final["infer_ns"], 0)
         return Settled(flows, final, queue_ns, entries["infer_ns"])
 
     def acknowledge(self, out: Outgoing, now_ns: int) -> None:
@@ -251,5 +319,6 @@ class Collector:
             known = self._incarnations.setdefault(tracker, incarnation)
             if known != incarnation:
                 self._incarnations[tracker] = incarnation
+                self.tracker_changes += 1
                 lost = self.ledger.uncertain_of(int(tracker), self._schema.trackers)
                 self.ledger.send_again(lost)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled, kernel
-from flows.ids import mix64, unmix64
+from flows.compiled import kernel
+from flows.ids import unmix64
 from flows.packet import Record, Records
 
 __all__ = [
@@ -15,14 +15,11 @@ __all__ = [
     "FINAL",
     "NEW",
     "UNCERTAIN",
-    "advance_base",
     "end_flows",
     "enter",
     "form",
     "keep",
-    "overdue",
     "reset",
-    "reset_tracker",
     "settle",
 ]
 
@@ -50,19 +47,30 @@ ENTRY_DTYPE = np.dtype(
         ("end_sent", "u1"),
         ("queued", "u1"),  # it stands in the queue of flows with something to send
         ("again", "u1"),  # send all at once: it is sent again, or its deadline has passed
+        ("packets_used", "u1"),  # of the latest provisional verdict; 0: there is none
+        ("tier", "u1"),
+        ("label", "<u2"),
+        ("confidence", "<f4"),
+        ("novelty", "<f4"),
+        ("wait_ns", "<i8"),
     ]
 )
+"""What is known of a flow; from ``packets_used`` on, its latest provisional verdict."""
 
 
 @kernel
 def enter(entries: Records, known: Records, end: np.uint64, blank: Records, flows: Records) -> None:
-    """Enter new flows from the number ``end`` on; ``known`` keeps what is known of them.
+    """Enter new flows, none of them below the number ``end``; ``known`` keeps what is known.
 
-    ``blank`` is one entry that holds zeros.
+    Numbers that are left out count as settled. ``blank`` is one entry that holds zeros.
     """
     mask = np.uint64(len(entries) - 1)
     for i in range(len(flows)):
-        e = np.int64((end + np.uint64(i)) & mask)
+        while end < flows[i].flow_number:
+            entries[np.int64(end & mask)].state = FINAL
+            end += np.uint64(1)
+        end += np.uint64(1)
+        e = np.int64(flows[i].flow_number & mask)
         known[e] = flows[i]
         entries[e] = blank[0]
         entry = entries[e]
@@ -260,7 +268,11 @@ def settle(
                 entry.block = -1
             accepted[finals] = i
             finals += 1
-        elif entry.state == 2:
+            continue
+        entry.packets_used, entry.tier = verdicts[i].packets_used, verdicts[i].tier
+        entry.label, entry.wait_ns = verdicts[i].label, verdicts[i].wait_ns
+        entry.confidence, entry.novelty = verdicts[i].confidence, verdicts[i].novelty
+        if entry.state == 2:
             entry.state = 3
             more = entry.sent < entry.kept or (entry.end_reason and entry.end_sent == 0)
             if more and entry.queued == 0:
@@ -268,15 +280,6 @@ def settle(
                 queue[queued] = number
                 queued += 1
     return free_count, queued, finals
-
-
-@kernel
-def advance_base(entries: Records, base: np.uint64, end: np.uint64) -> np.uint64:
-    """Return the number of the oldest flow without a final verdict."""
-    mask = np.uint64(len(entries) - 1)
-    while base < end and entries[np.int64(base & mask)].state == 4:
-        base += np.uint64(1)
-    return base
 
 
 @kernel
@@ -318,46 +321,3 @@ def reset(
             queue[queued] = number
             queued += 1
     return queued, count, packets
-
-
-@compiled
-def reset_tracker(
-    entries: Records, base: np.uint64, end: np.uint64, tracker: int, trackers: int
-) -> npt.NDArray[np.uint64]:
-    """Return the numbers of uncertain flows that are pinned to ``tracker``."""
-    mask = np.uint64(len(entries) - 1)
-    out = np.empty(np.int64(end - base), np.uint64)
-    n = 0
-    number = base
-    while number < end:
-        entry = entries[np.int64(number & mask)]
-        slot = np.int64(mix64(entry.flow_id) & np.uint64(0xFF))
-        if entry.state == 3 and slot % trackers == tracker:
-            out[n] = number
-            n += 1
-        number += np.uint64(1)
-    return out[:n]
-
-
-@compiled
-def overdue(
-    entries: Records,
-    base: np.uint64,
-    end: np.uint64,
-    depth: int,
-    deadline_before_ns: int,
-    sent_before_ns: int,
-) -> npt.NDArray[np.uint64]:
-    """Return the numbers of flows whose verdict should have come but did not."""
-    mask = np.uint64(len(entries) - 1)
-    out = np.empty(np.int64(end - base), np.uint64)
-    n = 0
-    number = base
-    while number < end:
-        entry = entries[np.int64(number & mask)]
-        complete = entry.end_sent or entry.sent == depth or entry.start_ns < deadline_before_ns
-        if entry.state == 3 and complete and entry.sent_ns < sent_before_ns:
-            out[n] = number
-            n += 1
-        number += np.uint64(1)
-    return out[:n]

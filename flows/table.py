@@ -18,7 +18,20 @@ from flows.ids import flow_ids
 from flows.packet import MAX_DEPTH, Protocol, Records
 from flows.records import aligned_zeros, as_bytes, copied
 
-__all__ = ["END_DTYPE", "FLOW_DTYPE", "FlowTable", "FlowTimeouts", "TableCounters", "TableUpdate"]
+__all__ = [
+    "END_DTYPE",
+    "ENTRY_BYTES",
+    "FLOW_DTYPE",
+    "FlowTable",
+    "FlowTimeouts",
+    "TableCounters",
+    "TableUpdate",
+]
+
+_REMEMBERED = 65_536  # refused flows that are told apart; a power of two
+
+ENTRY_BYTES = layout.ENTRY_DTYPE.itemsize + layout.LINKS_DTYPE.itemsize + 16
+"""What a flow takes in a table: its entry, and two slots of the hash table."""
 
 FLOW_DTYPE = np.dtype(
     [
@@ -88,7 +101,8 @@ class TableUpdate:
     """What became of packets.
 
     Attributes:
-        flow_number: Each packet's flow, uint64 ``[n]``.
+        flow_number: Each packet's flow, uint64 ``[n]``; ``NO_FLOW`` of
+            :mod:`flows.table_kernels` where it found no room.
         kept: Rows of the packets that are among the first of their flow, int64 ``[k]``.
         new_flows: Flows that begin here, ``FLOW_DTYPE``, in order of their numbers.
         ends: Flows that ended, ``END_DTYPE``.
@@ -105,12 +119,15 @@ class TableCounters:
     """What a table has seen.
 
     Attributes:
-        packets: Packets taken in.
+        packets: Packets of flows.
         flows: Flows begun.
         time_regressions: Packets whose time stamp was before an earlier packet's; they were given
             that one's.
         after_end: Packets that came after their TCP flow had ended.
         protocols: Flows and packets by protocol name.
+        refused_flows: Flows that found no room; of more than 65,536 at a time some are counted
+            more than once.
+        refused_packets: Their packets.
     """
 
     packets: int
@@ -118,6 +135,8 @@ class TableCounters:
     time_regressions: int
     after_end: int
     protocols: dict[str, dict[str, int]]
+    refused_flows: int = 0
+    refused_packets: int = 0
 
 
 class FlowTable:
@@ -132,6 +151,9 @@ class FlowTable:
         timeouts: When flows end.
         seed: Secret of the flow ids (:mod:`flows.ids`).
         initial_capacity: Flows that fit before the table grows.
+        most_flows: Flows that it may grow to hold, rounded up to a power of two; packets that
+            would begin others are refused and counted. Those that lately ended count too, but
+            make room.
 
     Raises:
         SettingsError: ``first_packets`` is out of range.
@@ -144,6 +166,7 @@ class FlowTable:
         timeouts: FlowTimeouts | None = None,
         seed: int = 0,
         initial_capacity: int = 32_768,  # memory is used as flows come, and growing stops all else
+        most_flows: int = 1 << 31,
     ) -> None:
         if not 1 <= first_packets <= MAX_DEPTH:
             raise SettingsError(f"first_packets: must be 1 to {MAX_DEPTH}, is {first_packets}")
@@ -152,7 +175,8 @@ class FlowTable:
         self._id_seed = np.uint64(seed)
         # Spread by a secret, so that nobody can aim many flows at one place of the table.
         self._hash_seed = flow_ids(np.zeros(1, np.uint64), ~seed & (2**64 - 1))[0]
-        size = 1 << max(initial_capacity - 1, 1).bit_length()
+        most = 1 << max(most_flows - 1, 1).bit_length()
+        size = min(1 << max(initial_capacity - 1, 1).bit_length(), most)
         self._entries = aligned_zeros(size, layout.ENTRY_DTYPE)
         self._links = aligned_zeros(size, layout.LINKS_DTYPE)
         self._slots = np.zeros(2 * size, np.uint64)
@@ -163,6 +187,8 @@ class FlowTable:
         self._state[layout.OPEN] = 0
         self._state[layout.FRESH] = 0
         self._state[layout.COUNTERS :] = 0
+        self._state[layout.MOST_ENTRIES] = most
+        self._refused = np.zeros(_REMEMBERED, np.uint64)
         self._histories = new_histories()
 
     @property
@@ -174,6 +200,7 @@ class FlowTable:
     def counters(self) -> TableCounters:
         """What the table has seen so far."""
         told = self._state[layout.COUNTERS :].tolist()
+        refused = self._state[[layout.REFUSED_FLOWS, layout.REFUSED_PACKETS]].tolist()
         order = (Protocol.TCP, Protocol.UDP, Protocol.ICMP, Protocol.ICMPV6)
         protocols = {
             protocol.name: {"flows": told[3 + i], "packets": told[7 + i]}
@@ -181,9 +208,17 @@ class FlowTable:
             if told[7 + i]
         }
         flows = int(self._state[layout.NEXT_NUMBER])
-        return TableCounters(told[0], flows, told[1], told[2], protocols)
+        return TableCounters(told[0], flows, told[1], told[2], protocols, *refused)
 
-    def update(self, packets: Records, endpoints: Records) -> TableUpdate:
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes."""
+        arrays = (self._entries, self._links, self._slots, self._histories, self._refused)
+        return sum(array.nbytes for array in arrays)
+
+    def update(
+        self, packets: Records, endpoints: Records, *, numbers_until: int = 2**63 - 1
+    ) -> TableUpdate:
         """Take packets in.
 
         Args:
@@ -191,7 +226,9 @@ class FlowTable:
                 ``from_originator``, the ports and ``host`` (:mod:`flows.hosts`) are filled in,
                 and ``time_ns`` is raised to the latest one seen where it goes back.
             endpoints: ``ENDPOINTS_DTYPE [n]``.
+            numbers_until: No flow begins with this number or a higher one: such are refused.
         """
+        self._state[layout.NUMBERS_UNTIL] = numbers_until
         n = len(packets)
         hashes = np.empty(n, np.uint64)
         flow_number = np.empty(n, np.uint64)
@@ -206,7 +243,7 @@ class FlowTable:
                 packets, endpoints, hashes, begin, self._first_packets,
                 self._entries, self._links, self._slots, self._histories, self._state,
                 self._timeouts_ns, self._hash_seed, self._id_seed,
-                flow_number, kept, flows, ends, lengths,
+                flow_number, kept, flows, ends, lengths, self._refused,
             )  # fmt: skip
             if begin < n:
                 self._grow()

@@ -31,10 +31,14 @@ __all__ = [
     "LINKS_DTYPE",
     "LISTS",
     "LOW_HOST",
+    "MOST_ENTRIES",
     "NEXT_NUMBER",
     "NO_HOST",
+    "NUMBERS_UNTIL",
     "OPEN",
     "PACKETS",
+    "REFUSED_FLOWS",
+    "REFUSED_PACKETS",
     "REGRESSIONS",
     "STATE_SIZE",
     "append",
@@ -103,7 +107,10 @@ COUNTERS = EARLIEST + 1
 # Counters behind that: packets, time regressions, packets after the end, then flows and packets
 # of TCP, UDP, ICMP and ICMPv6.
 PACKETS, REGRESSIONS, AFTER_END, BY_PROTOCOL = range(COUNTERS, COUNTERS + 4)
-STATE_SIZE = BY_PROTOCOL + 8
+REFUSED_FLOWS, REFUSED_PACKETS = BY_PROTOCOL + 8, BY_PROTOCOL + 9
+MOST_ENTRIES = BY_PROTOCOL + 10  # to which the table may grow
+NUMBERS_UNTIL = BY_PROTOCOL + 11  # no flow begins with this number or a higher one
+STATE_SIZE = BY_PROTOCOL + 12
 
 # A slot of the hash table holds the lower half of the key's hash and, below it, an entry's number
 # plus 1. So other entries need not be looked at on the way to the one that is sought, nor when

@@ -23,10 +23,14 @@ from flows.table_entries import (
     LINGER,
     LISTS,
     LOW_HOST,
+    MOST_ENTRIES,
     NEXT_NUMBER,
     NO_HOST,
+    NUMBERS_UNTIL,
     OPEN,
     PACKETS,
+    REFUSED_FLOWS,
+    REFUSED_PACKETS,
     REGRESSIONS,
     append,
     entry_in,
@@ -38,7 +42,10 @@ from flows.table_entries import (
     unlink,
 )
 
-__all__ = ["expire", "finish", "hash_packets", "update"]
+__all__ = ["NO_FLOW", "expire", "finish", "hash_packets", "update"]
+
+NO_FLOW = 0xFFFF_FFFF_FFFF_FFFF
+"""The number of what is no flow."""
 
 _IDLE_TIMEOUT, _ACTIVE_TIMEOUT, _END_OF_FLOW, _FORCED_END = 1, 2, 3, 4
 
@@ -168,6 +175,28 @@ def _fetch(
             prefetch(histories, max(np.int64(link.history), 0))
 
 
+@inlined
+def _full(entries: Records, state: npt.NDArray[np.int64]) -> bool:
+    """Tell whether there is no entry for another flow."""
+    return state[FREED] < 0 and state[FRESH] == len(entries)
+
+
+@inlined
+def _refuse(
+    packet: Record,
+    key_hash: np.uint64,
+    refused: npt.NDArray[np.uint64],
+    state: npt.NDArray[np.int64],
+) -> None:
+    """Count a packet of a flow that finds no room, and the flow unless it was counted lately."""
+    packet.packet_index = 255
+    state[REFUSED_PACKETS] += 1
+    at = key_hash & np.uint64(len(refused) - 1)
+    if refused[at] != key_hash:
+        refused[at] = key_hash
+        state[REFUSED_FLOWS] += 1
+
+
 @kernel
 def update(
     packets: Records,
@@ -188,19 +217,21 @@ def update(
     flows: Records,
     ends: Records,
     lengths: npt.NDArray[np.int64],
+    refused: npt.NDArray[np.uint64],
 ) -> int:
     """Take the packets from ``begin`` on; return where it stopped for want of entries.
 
-    ``hashes`` is what :func:`hash_packets` wrote.
+    ``hashes`` is what :func:`hash_packets` wrote; ``refused`` holds those of flows that found no
+    room lately, as many as a power of two.
     ``id_seed`` is the secret of the flow ids, as in :func:`flows.ids.flow_ids`.
     ``lengths`` holds how much of ``kept``, ``flows`` and ``ends`` is filled, and is moved on.
     """
     mask = np.uint64(len(slots) - 1)
     n_kept, n_flows, n_ends = lengths[0], lengths[1], lengths[2]
     clock_ns = state[CLOCK]
-    stop = len(packets)
+    stop, n_refused = len(packets), 0
     for i in range(begin, len(packets)):
-        if state[FREED] < 0 and state[FRESH] == len(entries):
+        if len(entries) < state[MOST_ENTRIES] and _full(entries, state):
             stop = i
             break
         if state[FRESH] > _NEAR:
@@ -260,6 +291,18 @@ def update(
                 while slots[at]:
                     at = (at + np.uint64(1)) & mask
         kind = 0 if protocol == 6 else 1 if protocol == 17 else 2 if protocol == 1 else 3
+        if e < 0:
+            if _full(entries, state) and state[HEADS + LINGER] >= 0:
+                # Rather than a new flow, the stragglers of one that is over go without.
+                forget(entries, links, slots, state, np.int64(state[HEADS + LINGER]), seed)
+                at = key_hash & mask
+                while slots[at]:
+                    at = (at + np.uint64(1)) & mask
+            if _full(entries, state) or state[NEXT_NUMBER] >= state[NUMBERS_UNTIL]:
+                flow_number[i] = np.uint64(NO_FLOW)
+                n_refused += 1
+                _refuse(packet, key_hash, refused, state)
+                continue
         state[BY_PROTOCOL + 4 + kind] += 1
         if e < 0:
             e = np.int64(state[FREED])
@@ -351,6 +394,6 @@ def update(
                 append(links, state, timeouts_ns, LINGER, e, now_ns)
                 state[OPEN] -= 1
     state[CLOCK] = clock_ns
-    state[PACKETS] += stop - begin
+    state[PACKETS] += stop - begin - n_refused
     lengths[0], lengths[1], lengths[2] = n_kept, n_flows, n_ends
     return stop
