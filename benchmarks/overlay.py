@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from benchmarks.recorded import Recorded, with_other_hosts
 from collectors.collector import Collector, Settled
+from collectors.delivery import Delivery
 from collectors.replay import Replay, ReplaySettings
 from collectors.sender import Part, Sender
 from flows.capture import CaptureReader
@@ -39,9 +40,9 @@ class _Replay(Replay):
     source: Source
 
     def _paced(
-        self, reader: CaptureReader, collector: Collector
+        self, reader: CaptureReader, collector: Collector, delivery: Delivery
     ) -> Iterator[tuple[Records, Records, npt.NDArray[np.int64]]]:
-        return super()._paced(cast(CaptureReader, self.source), collector)
+        return super()._paced(cast(CaptureReader, self.source), collector, delivery)
 
 
 def play(

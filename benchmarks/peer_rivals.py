@@ -19,6 +19,7 @@ from benchmarks.overlay import play
 from benchmarks.peer_programs import Cost
 from benchmarks.recorded import RepeatedCaptures, read_captures
 from benchmarks.template import flow_template
+from collectors.delivery import DeliverySettings
 from collectors.replay import ReplaySettings
 from flows.errors import ServiceError
 from flows.table import FlowTable
@@ -86,7 +87,7 @@ class OurEngine:
         """
         source = RepeatedCaptures([self._capture], 1, with_header=self._cascade.needs_header)
         sender = LocalSender(self._cascade)
-        settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
+        settings = ReplaySettings(delivery=DeliverySettings(max_open=1, batch_delay_s=0.0))
         clock = _Clock()
         flows = play(source, sender, settings, lambda *_: None)
         cost = clock.cost(flows)

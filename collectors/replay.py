@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import queue
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
+from collectors.collector import Collector, CollectorSettings, Settled
+from collectors.delivery import Delivery, DeliverySettings
 from collectors.sender import Part, Sender
 from collectors.warm_up import warm_up
 from flows.capture import CaptureReader
-from flows.errors import CaptureError, OverloadedError, ServiceUnavailableError
+from flows.errors import CaptureError
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
 
 __all__ = ["CaptureOutcome", "Replay", "ReplaySettings"]
 
-_NS = 1_000_000_000
 _SWITCH_S = 0.0005
-_LOOK_S = 0.0005  # least time between two looks for packets that are due
-_REST_S = 0.02  # the same while an answer is awaited, which ends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +33,12 @@ class ReplaySettings:
 
     Attributes:
         speed: Multiple of capture speed; None: as fast as the service takes it.
-        max_in_flight: Batches at a time of which no part of the answer has come.
-        max_open: Batches at a time of which the answer has not ended.
-        batch_delay_s: Least time between two batches, so that small ones grow.
-        tick_s: A quiet wire still moves the watermark so often.
-        give_up_after_s: How long the service may be away before the replay fails.
+        delivery: How batches are delivered.
         collector: How the collector works.
     """
 
     speed: float | None = None
-    max_in_flight: int = 1
-    max_open: int = 32
-    batch_delay_s: float = 0.005
-    tick_s: float = 0.25
-    give_up_after_s: float = 30.0
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
     collector: CollectorSettings = field(default_factory=CollectorSettings)
 
 
@@ -84,14 +73,6 @@ class CaptureOutcome:
     damage: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
-    out: Outgoing
-    part: Part | None = None
-    error: Exception | None = None
-    wall_ns: int = 0
-
-
 class Replay:
     """Replays captures to a service, one after the other, each as a collector of its own.
 
@@ -116,15 +97,7 @@ class Replay:
         self._on_progress = on_progress
         self._schema: ServiceSchema = sender.schema()
         warm_up(with_header=self._schema.header)
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(settings.max_open, thread_name_prefix="sender")
-        self._unanswered: set[int] = set()
-        self._last_send_ns = 0
-        self._last_heard_ns = 0
-        self._last_check_ns = 0
-        self._failures = 0
-        self._retry_at_ns = 0
-        self._last_error: Exception | None = None
+        self._pool = ThreadPoolExecutor(settings.delivery.max_open, thread_name_prefix="sender")
 
     @property
     def schema(self) -> ServiceSchema:
@@ -153,27 +126,37 @@ class Replay:
     def _run(self, path: Path) -> CaptureOutcome:
         outcome = CaptureOutcome(path)
         collector = Collector(self._schema, self._settings.collector, name=path.name[:64])
-        self._last_heard_ns = time.monotonic_ns()
+        delivery = Delivery(
+            self._sender,
+            collector,
+            self._settings.delivery,
+            self._pool,
+            partial(self._on_settled, path),
+        )
         reader = CaptureReader(path, with_header=self._schema.header)
+
+        def pump(wait_s: float, *, hurry: bool = False) -> None:
+            delivery.pump(wait_s, hurry=hurry)
+            self._on_progress(collector)
+
         try:
-            for packets, endpoints, seen_ns in self._paced(reader, collector):
+            for packets, endpoints, seen_ns in self._paced(reader, collector, delivery):
                 collector.observe(packets, endpoints, seen_ns)
-                self._pump(collector, path, 0.0)
+                pump(0.0)
                 while collector.lags_behind:
-                    self._pump(collector, path, 0.1)
+                    pump(0.1)
         except CaptureError as error:
             outcome.damage = error.reason
         collector.finish(time.monotonic_ns())
         while collector.open_flows:
-            self._pump(collector, path, 0.05, hurry=True)
+            pump(0.05, hurry=True)
         while collector.in_flight:
-            self._pump(collector, path, 0.05)
-        self._on_progress(collector)
+            pump(0.05)
         _fill(outcome, reader, collector)
         return outcome
 
     def _paced(
-        self, reader: CaptureReader, collector: Collector
+        self, reader: CaptureReader, collector: Collector, delivery: Delivery
     ) -> Iterator[tuple[Records, Records, npt.NDArray[np.int64]]]:
         """Yield packets when they are due, with the wall clock (ns) at which each one was."""
         speed = self._settings.speed
@@ -203,118 +186,9 @@ class Replay:
                     break
                 clock_ns = first_ns + int((now_ns - start_ns) * speed)
                 collector.advance(min(clock_ns, int(times[at])), now_ns)
-                self._send(collector)
-                self._hear(collector, reader.path, self._rest_s(collector, int(due_ns[at])))
-
-    def _pump(
-        self, collector: Collector, path: Path, wait_s: float, *, hurry: bool = False
-    ) -> None:
-        """Take answers in, waiting up to ``wait_s`` for one, and send what is to be sent."""
-        self._send(collector, hurry)
-        self._hear(collector, path, wait_s)
-        self._send(collector, hurry)
-
-    def _hear(self, collector: Collector, path: Path, wait_s: float) -> None:
-        """Take answers in, waiting up to ``wait_s`` for one."""
-        block = wait_s > 0
-        while True:
-            try:
-                wait = self._wait_s(collector, wait_s) if block else 0.0
-                event = self._events.get(timeout=wait) if block else self._events.get_nowait()
-            except queue.Empty:
-                break
-            block = False
-            self._take(collector, path, event)
-        self._on_progress(collector)
-
-    def _wait_s(self, collector: Collector, wait_s: float) -> float:
-        """Wait no longer than until the next batch may go."""
-        if collector.has_work and self._may_send(collector):
-            return min(wait_s, self._until_send_s())
-        return wait_s
-
-    def _rest_s(self, collector: Collector, due_ns: int) -> float:
-        """Return how long packets may be left where they are.
-
-        To take them in one by one costs far more than many at once, and before the next batch may
-        go none of them is needed.
-        """
-        if not self._may_send(collector):
-            return _REST_S
-        until_due_s = max(due_ns - time.monotonic_ns(), 0) / _NS
-        return min(max(until_due_s, self._until_send_s(), _LOOK_S), self._settings.tick_s)
-
-    def _until_send_s(self) -> float:
-        next_ns = self._last_send_ns + int(self._settings.batch_delay_s * _NS)
-        return max(next_ns - time.monotonic_ns(), 0) / _NS
-
-    def _take(self, collector: Collector, path: Path, event: _Event) -> None:
-        self._unanswered.discard(event.out.number)
-        if event.part is not None:
-            self._last_heard_ns = event.wall_ns
-            settled = collector.receive(
-                event.out, event.part.verdicts, event.part.notes, event.wall_ns
-            )
-            if len(settled.flows):
-                self._on_settled(path, settled, event.part)
-        elif event.error is None:
-            self._failures = 0
-            self._last_heard_ns = event.wall_ns
-            collector.acknowledge(event.out, event.wall_ns)
-        elif isinstance(event.error, OverloadedError):
-            collector.fail(event.out)
-            self._last_heard_ns = time.monotonic_ns()
-            # Not all collectors at once.
-            rest_s = event.error.retry_after_s * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
-            self._retry_at_ns = self._last_heard_ns + int(rest_s * _NS)
-        elif isinstance(event.error, ServiceUnavailableError):
-            collector.fail(event.out)
-            self._last_error = event.error
-            self._failures += 1
-            back_off_s = min(0.1 * 2**self._failures, 5.0) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
-            self._retry_at_ns = time.monotonic_ns() + int(back_off_s * _NS)
-            away_s = (time.monotonic_ns() - self._last_heard_ns) / _NS
-            if away_s > self._settings.give_up_after_s:
-                raise ServiceUnavailableError(
-                    f"{event.error} No answer for {away_s:.0f} s; "
-                    f"{collector.open_flows:,} flows have no final verdict."
-                )
-        else:
-            collector.fail(event.out)
-            raise event.error
-
-    def _send(self, collector: Collector, hurry: bool = False) -> None:
-        now_ns = time.monotonic_ns()
-        if now_ns - self._last_check_ns > _NS:
-            self._last_check_ns = now_ns
-            collector.resend_overdue(now_ns)
-        while self._may_send(collector) and now_ns >= self._retry_at_ns:
-            since_s = (now_ns - self._last_send_ns) / _NS
-            grown = since_s >= self._settings.batch_delay_s or hurry or collector.lags_behind
-            tick = since_s >= self._settings.tick_s and collector.open_flows > 0
-            if not ((collector.has_work and grown) or tick):
-                return
-            self._last_send_ns = now_ns
-            out = collector.next_batch(now_ns)
-            self._unanswered.add(out.number)
-            self._pool.submit(self._submit, out)
-
-    def _may_send(self, collector: Collector) -> bool:
-        """Tell whether the service keeps up: verdicts on packet 1 come long before the others."""
-        settings = self._settings
-        return (
-            len(self._unanswered) < settings.max_in_flight
-            and collector.in_flight < settings.max_open
-        )
-
-    def _submit(self, out: Outgoing) -> None:
-        """Run in a thread of the pool: take one batch to the service, the answer to the queue."""
-        try:
-            for part in self._sender.submit(out.batch):
-                self._events.put(_Event(out, part, None, time.monotonic_ns()))
-            self._events.put(_Event(out, None, None, time.monotonic_ns()))
-        except Exception as error:  # whatever it is, the thread that waits must learn of it
-            self._events.put(_Event(out, None, error))
+                delivery.send()
+                delivery.hear(delivery.rest_s(int(due_ns[at])))
+                self._on_progress(collector)
 
 
 def _fill(outcome: CaptureOutcome, reader: CaptureReader, collector: Collector) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from collectors.collector import CollectorSettings
+from collectors.delivery import DeliverySettings
 from collectors.replay import ReplaySettings
 from collectors.sender import Part
 from deployments.dispatch import Dispatcher
@@ -17,7 +18,8 @@ from models.cascade import Cascade
 __all__ = ["LOCAL_REPLAY", "LocalSender"]
 
 LOCAL_REPLAY = ReplaySettings(
-    max_open=1, batch_delay_s=0.0, collector=CollectorSettings(max_batch_packets=32_768)
+    delivery=DeliverySettings(max_open=1, batch_delay_s=0.0),
+    collector=CollectorSettings(max_batch_packets=32_768),
 )
 """How captures are replayed to it: one batch at a time, as the dispatcher runs in the thread that
 submits, and large ones, as most of what a batch costs does not depend on its rows."""

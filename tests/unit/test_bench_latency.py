@@ -10,6 +10,7 @@ import pytest
 from benchmarks.latency import FlowTimes, TimedSender, contenders
 from benchmarks.overlay import Overlay, play
 from benchmarks.recorded import Recorded, read_captures
+from collectors.delivery import DeliverySettings
 from collectors.replay import ReplaySettings
 from flows.table import FlowTable
 from models.bundle import read_bundle
@@ -62,7 +63,7 @@ def test_the_contenders_are_the_cascade_and_its_two_ends(
         sender = LocalSender(cascade)
         times = FlowTimes(round_trip_ms=0.0)
         overlay = Overlay(recorded, 500.0, 1.0, 1.0)
-        settings = ReplaySettings(max_open=1, batch_delay_s=0.0)
+        settings = ReplaySettings(delivery=DeliverySettings(max_open=1, batch_delay_s=0.0))
         flows = play(overlay, TimedSender(sender), settings, times.add)
         sender.close()
         figures = times.figures()

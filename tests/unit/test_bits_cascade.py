@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import frames as f
+from collectors.delivery import DeliverySettings
 from collectors.replay import Replay, ReplaySettings
 from collectors.sender import Part
 from flows.wire import PacketBatch, decode_batch, encode_batch
@@ -84,7 +85,9 @@ def verdicts(contents: BundleContents, path: Path) -> dict[int, tuple[Any, ...]]
             found[int(flow["flow_number"])] = verdict[names].item()
 
     sender = WireSender(Cascade(contents), trackers=2)
-    replay = Replay(sender, ReplaySettings(batch_delay_s=0.0, max_open=1), note)
+    replay = Replay(
+        sender, ReplaySettings(delivery=DeliverySettings(max_open=1, batch_delay_s=0.0)), note
+    )
     try:
         outcome = replay.run(path)
     finally:
