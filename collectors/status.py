@@ -127,6 +127,12 @@ class AgentStatus:
         verdicts: Final verdicts, by reason.
         tiers: Final verdicts, by tier.
         labels: Final verdicts, by label.
+        latency_ms: Percentiles (``p50``, ``p90``, ``p99``) of ``wait``, ``queue``, ``infer`` and
+            ``total``; None where there is no verdict yet.
+        latency_counts: Of the same parts, how many took at most so many milliseconds, in
+            increasing order; under ``inf``, all.
+        latency_sum_ms: Of the same parts, the sum.
+        within_16ms: Final verdicts within 16 ms of their flow's first packet.
     """
 
     name: str
@@ -142,3 +148,7 @@ class AgentStatus:
     verdicts: dict[str, int] = field(default_factory=dict)
     tiers: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    latency_ms: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    latency_counts: dict[str, dict[float, int]] = field(default_factory=dict)
+    latency_sum_ms: dict[str, float] = field(default_factory=dict)
+    within_16ms: int = 0
