@@ -84,8 +84,9 @@ class VerdictTally:
         _count(self.reasons, verdicts["reason"], tuple(reason.text for reason in Reason))
         _count(self.tiers, verdicts["tier"], tiers)
         _count(self.labels, verdicts["label"], classes)
-        parts_ns = (verdicts["wait_ns"], settled.queue_ns, settled.infer_ns)
-        for name, ns in zip(LATENCY_PARTS, (*parts_ns, sum(parts_ns)), strict=True):
+        wait_ns, queue_ns, infer_ns = verdicts["wait_ns"], settled.queue_ns, settled.infer_ns
+        parts_ns = (wait_ns, queue_ns, infer_ns, wait_ns + queue_ns + infer_ns)
+        for name, ns in zip(LATENCY_PARTS, parts_ns, strict=True):
             self.latency[name].add(ns / 1e6)
 
 
