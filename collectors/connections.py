@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import SplitResult, urlsplit
 
+from collectors.credentials import Credentials
 from flows.errors import SettingsError
 
 __all__ = ["Connections"]
@@ -28,15 +29,20 @@ class Connections:
         url: The server's base address, ``http://…`` or ``https://…``.
         timeout_s: How long the server may be silent within one request.
         idle: How many connections are kept while nobody uses them.
+        credentials: How to make TLS connections.
 
     Raises:
         SettingsError: The address is none.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, idle: int) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, idle: int, credentials: Credentials | None = None
+    ) -> None:
         parts, self._host, self._port = _parse(url)
         self._path = parts.path.rstrip("/")
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls: ssl.SSLContext | None = None
+        if parts.scheme == "https":
+            self._tls = (credentials or Credentials()).tls_context()
         self._timeout_s = timeout_s
         # A deque appends and pops in one step, so that threads need no lock around it. The last
         # one used is the next one used: the others may become old and be closed by the server.

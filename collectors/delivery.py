@@ -18,7 +18,7 @@ from collectors.collector import Collector
 from collectors.exchange import Outgoing, Settled
 from collectors.sender import Part, Sender
 from collectors.status import DeliveryCounters
-from flows.errors import OverloadedError, ServiceError, ServiceRefusedError, ServiceUnavailableError
+from flows.errors import OverloadedError, ServeFlowError, ServiceUnavailableError
 
 __all__ = ["Delivery", "DeliverySettings"]
 
@@ -66,6 +66,9 @@ class Delivery:
         pool: Its threads submit, ``settings.max_open`` at a time.
         on_settled: Called with the flows that got their final verdict, and the answer's part that
             brought it.
+
+    Attributes:
+        part: The latest part of an answer; None: there is none yet.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Delivery:
         self._retry_at_ns = 0
         self._batches = self._failures = self._overloaded = 0
         self._last_error = ""
+        self.part: Part | None = None
 
     @property
     def counters(self) -> DeliveryCounters:
@@ -191,6 +195,7 @@ class Delivery:
         self._unanswered.discard(event.out.number)
         if event.part is not None:
             self._last_heard_ns = event.wall_ns
+            self.part = event.part
             settled = self._collector.receive(
                 event.out, event.part.verdicts, event.part.notes, event.wall_ns
             )
@@ -224,9 +229,9 @@ class Delivery:
         self._retry_at_ns = max(self._retry_at_ns, now_ns + int(rest_s * _NS))
 
     def _may_pass(self, error: Exception) -> bool:
-        if isinstance(error, ServiceRefusedError):
-            return self._settings.give_up_after_s is None
-        return isinstance(error, ServiceError)
+        if self._settings.give_up_after_s is None:
+            return isinstance(error, ServeFlowError)  # a file of credentials may come back too
+        return isinstance(error, ServiceUnavailableError)
 
     def _give_up(self, error: Exception, away_s: float) -> None:
         most_s = self._settings.give_up_after_s

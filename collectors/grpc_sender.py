@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from grpc import StatusCode
 
+from collectors.credentials import Credentials
 from collectors.sender import DEFAULT_RETRY_S, Part, read_parts
 from flows.errors import (
     OverloadedError,
@@ -56,8 +57,11 @@ _REFUSALS = {
 class _Connection:
     """A channel, and how many calls are on it."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    def __init__(self, target: str, tls: grpc.ChannelCredentials | None) -> None:
+        if tls is None:
+            self.channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        else:
+            self.channel = grpc.secure_channel(target, tls, options=_CHANNEL_OPTIONS)
         self.stub = FlowClassifierServiceStub(self.channel)  # type: ignore[no-untyped-call] # generated
         self.renew_at_s = time.monotonic() + random.uniform(*_RENEW_S)  # noqa: S311 (jitter, no secret)
         self.calls = 0
@@ -67,18 +71,23 @@ class GrpcSender:
     """Submits batches over gRPC.
 
     Args:
-        url: The service's address, such as ``grpc://127.0.0.1:9000``, and behind a slash the
-            application's name where the service runs several.
+        url: The service's address, such as ``grpc://127.0.0.1:9000`` (``grpcs://``: with TLS), and
+            behind a slash the application's name where the service runs several.
         timeout_s: How long the service may take to answer one request to its end.
+        credentials: What to show to the service.
 
     Raises:
-        SettingsError: The address is not of that form.
+        SettingsError: The address is not of that form, or a file of credentials cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = 30.0, credentials: Credentials | None = None
+    ) -> None:
         self._url = url.rstrip("/")
-        self._target, application = _parsed(self._url)
-        self._metadata = (("application", application),) if application else ()
+        self._target, self._application = _parsed(self._url)
+        self._credentials = credentials or Credentials()
+        self._credentials.authorization()
+        self._tls = self._url.startswith("grpcs://")
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._connection: _Connection | None = None
@@ -89,7 +98,7 @@ class GrpcSender:
         try:
             with self._stub() as stub:
                 answer = stub.GetSchema(
-                    GetSchemaRequest(), timeout=self._timeout_s, metadata=self._metadata
+                    GetSchemaRequest(), timeout=self._timeout_s, metadata=self._metadata()
                 )
             self._schema = ServiceSchema.from_dict(
                 MessageToDict(
@@ -133,7 +142,7 @@ class GrpcSender:
         request = ClassifyBatchInPartsRequest(packets=packets)
         with self._stub() as stub:
             call = stub.ClassifyBatchInParts(
-                request, timeout=self._timeout_s, metadata=self._metadata
+                request, timeout=self._timeout_s, metadata=self._metadata()
             )
             try:
                 for message in call:
@@ -143,12 +152,23 @@ class GrpcSender:
             finally:
                 call.cancel()
 
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        shown = self._credentials.authorization()
+        named = (("application", self._application), ("authorization", shown))
+        return tuple((name, value) for name, value in named if value)
+
+    def _connect(self) -> _Connection:
+        tls = None
+        if self._tls:
+            tls = grpc.ssl_channel_credentials(*self._credentials.tls_files())
+        return _Connection(self._target, tls)
+
     @contextmanager
     def _stub(self) -> Iterator[FlowClassifierServiceStub]:
         """Lend the connection for one call, a new one when the present one is old."""
         with self._lock:
             if self._connection is None or time.monotonic() >= self._connection.renew_at_s:
-                old, self._connection = self._connection, _Connection(self._target)
+                old, self._connection = self._connection, self._connect()
                 if old is not None and not old.calls:
                     old.channel.close()
             connection = self._connection
@@ -193,7 +213,12 @@ def _parsed(url: str) -> tuple[str, str]:
     except ValueError as error:
         raise SettingsError(f"{url}: {error}") from None
     application = parts.path.strip("/")
-    if parts.scheme != "grpc" or not parts.hostname or port is None or "/" in application:
+    if (
+        parts.scheme not in ("grpc", "grpcs")
+        or not parts.hostname
+        or port is None
+        or "/" in application
+    ):
         raise SettingsError(f"{url}: give grpc://HOST:PORT, or grpc://HOST:PORT/APPLICATION")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{port}", application

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from collectors.connections import Connections
+from collectors.credentials import Credentials
 from flows.errors import (
     OverloadedError,
     ServiceRefusedError,
@@ -131,21 +132,21 @@ def read_parts(chunks: Iterator[bytes]) -> Iterator[Part]:
         raise WireError("the answer goes on after its end mark")
 
 
-def open_sender(url: str) -> Sender:
-    """Return the sender that an address asks for: ``http://…``, ``https://…`` or ``grpc://…``.
+def open_sender(url: str, credentials: Credentials | None = None) -> Sender:
+    """Return the sender for an address: ``http://…``, ``https://…``, ``grpc://…``, ``grpcs://…``.
 
     Raises:
         SettingsError: The address is none of these, or what it needs is not installed.
     """
-    if not url.startswith("grpc://"):
-        return HttpSender(url)
+    if not url.startswith(("grpc://", "grpcs://")):
+        return HttpSender(url, credentials=credentials)
     try:
         from collectors.grpc_sender import GrpcSender  # an edge box may do without gRPC
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{url}: {error.name} is not installed: pip install 'serveflow[grpc]', or use HTTP"
         ) from None
-    return GrpcSender(url)
+    return GrpcSender(url, credentials=credentials)
 
 
 class HttpSender:
@@ -155,14 +156,26 @@ class HttpSender:
         url: The service's base address, such as ``http://127.0.0.1:8000``.
         timeout_s: How long the service may be silent within one request.
         connections: Requests that may be open at a time.
+        credentials: What to show to the service.
 
     Raises:
-        SettingsError: The address is not one for HTTP.
+        SettingsError: The address is not one for HTTP, or a file of credentials cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, connections: int = 32) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 30.0,
+        connections: int = 32,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
-        self._connections = Connections(url, timeout_s=timeout_s, idle=connections)
+        self._credentials = credentials or Credentials()
+        self._credentials.authorization()
+        self._connections = Connections(
+            url, timeout_s=timeout_s, idle=connections, credentials=credentials
+        )
 
     def schema(self) -> ServiceSchema:
         """Ask ``GET /v1/schema``; see :meth:`Sender.schema`."""
@@ -183,7 +196,7 @@ class HttpSender:
 
     def _get(self, path: str) -> Any:
         try:
-            with self._connections.request("GET", path) as response:
+            with self._connections.request("GET", path, headers=self._headers()) as response:
                 body = response.read()
                 self._check(response.status, body, dict(response.headers.items()))
             return json.loads(body)
@@ -194,7 +207,7 @@ class HttpSender:
 
     def submit(self, batch: PacketBatch) -> Iterator[Part]:
         """Post to ``/v1/batches``; see :meth:`Sender.submit`."""
-        headers = {**_HEADERS, NEW_FLOWS: str(new_flows_of(batch.packets))}
+        headers = self._headers({**_HEADERS, NEW_FLOWS: str(new_flows_of(batch.packets))})
         body = encode_batch(batch)
         try:
             with self._connections.request("POST", "/v1/batches", body, headers) as response:
@@ -222,6 +235,10 @@ class HttpSender:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _headers(self, others: Mapping[str, str] | None = None) -> dict[str, str]:
+        shown = self._credentials.authorization()
+        return {**(others or {}), **({"authorization": shown} if shown else {})}
 
     def _check(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """Raise what an answer other than 200 means."""
