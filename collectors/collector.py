@@ -115,6 +115,11 @@ class Collector:
         return self.ledger.open
 
     @property
+    def room(self) -> int:
+        """How many more flows without a final verdict there is room for."""
+        return self.ledger.numbers_until - self.ledger.end
+
+    @property
     def in_flight(self) -> int:
         """Batches that the service has not answered yet."""
         return len(self._in_flight)

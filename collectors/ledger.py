@@ -140,11 +140,6 @@ class Ledger:
         return int(self._end) + max(room, 0)
 
     @property
-    def full(self) -> bool:
-        """Whether there is no room for another flow."""
-        return self.numbers_until <= int(self._end)
-
-    @property
     def memory_bytes(self) -> int:
         """What it takes."""
         arrays = (self._entries, self._flows, self._blocks, self._hosts, self._free, self._queue)
