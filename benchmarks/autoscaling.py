@@ -47,6 +47,7 @@ class AutoscalingSettings:
         collectors: How many send, each with one request in flight.
         config: Serve configuration; None: the one that comes along.
         bundle: The bundle; None: as the configuration says.
+        placement: separate or colocated; None: as the configuration says.
     """
 
     captures: list[Path]
@@ -59,6 +60,7 @@ class AutoscalingSettings:
     collectors: int
     config: Path | None
     bundle: Path | None
+    placement: str | None = None
 
 
 def measure_autoscaling(
@@ -74,11 +76,15 @@ def measure_autoscaling(
         ServeFlowError: A capture, the configuration, the bundle or the service is not as it
             should be.
     """
-    config = config_under_test(settings.config, placement="separate", bundle=settings.bundle)
+    config = config_under_test(
+        settings.config, placement=settings.placement, bundle=settings.bundle
+    )
     (app,) = config["applications"]
+    placement = AppArgs.model_validate(app["args"]).placement
     names = ("rate", "seconds", "downscale_delay_s", "fast_times", "slow_times", "collectors")
     taken = environment(
         captures=[path.name for path in settings.captures],
+        placement=placement,
         **{name: getattr(settings, name) for name in names},
     )
     with tempfile.TemporaryDirectory(prefix="serveflow-bench-") as folder:

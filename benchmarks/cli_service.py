@@ -215,6 +215,7 @@ def autoscaling(
     collectors: Annotated[
         int, typer.Option(help="Connections, each with one request in flight.", min=1)
     ] = 16,
+    placement: Placement = None,
     config: Config = None,
     bundle: Bundle = None,
     save: Save = False,
@@ -224,14 +225,15 @@ def autoscaling(
 
     The service gets one load, and is watched during and after it. On few cores the Router is
     what runs short; [bold]--fast-times[/] and [bold]--slow-times[/] make models dearer, with the
-    same answers, so that they have to grow as well.
+    same answers, so that they have to grow as well; with [bold]--placement colocated[/] both are
+    the Router's load.
     """
     from benchmarks.autoscaling import AutoscalingSettings, measure_autoscaling
     from benchmarks.tables import autoscaling_table
 
     settings = AutoscalingSettings(
         files_of(captures), rate, seconds, after, downscale_delay, fast_times, slow_times,
-        collectors, config, bundle,
+        collectors, config, bundle, placement,
     )  # fmt: skip
     with busy("preparing …") as status:
         result = measure_autoscaling(settings, status.update)

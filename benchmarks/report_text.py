@@ -199,20 +199,21 @@ def autoscaling_block(results: Kept) -> str:
 
     def key(result: dict[str, Any]) -> tuple[Any, ...]:
         settings = result["environment"]["settings"]
-        return tuple(settings[name] for name in ("rate", "fast_times", "slow_times"))
+        names = ("rate", "fast_times", "slow_times")
+        return *(settings[name] for name in names), settings.get("placement") or "separate"
 
     found = newest(results, "autoscaling", key)
     if not found:
         return _absent("autoscaling")
     parts = []
-    for (rate, fast_times, slow_times), (name, result) in sorted(found.items()):
+    for (rate, fast_times, slow_times, placement), (name, result) in sorted(found.items()):
         load, names = result["load"], list(result["replicas"][0]["replicas"])
         rows = [
             (f"{one['at_s']:.0f}", *(str(one["replicas"][name]) for name in names))
             for one in result["replicas"]
         ]
         parts.append(
-            f"{rate:,.0f} new flows/s from {result['load_from_s']:.0f} to "
+            f"{placement}: {rate:,.0f} new flows/s from {result['load_from_s']:.0f} to "
             f"{result['load_to_s']:.0f} s, models on packet 1 asked {fast_times} times, "
             f"deeper ones {slow_times} times: {load['flows']:,} flows measured, "
             f"{load['lost_flows']:,} lost, {load['refused_flows']:,} refused.\n\n"
