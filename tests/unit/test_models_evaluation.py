@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flows.errors import LabelsError
 from flows.verdict import Reason
+from models.bundle import read_bundle
 from models.calibration import calibration_error
-from models.cascade import NO_TIER, Tier, load_cascade
+from models.cascade import NO_TIER, Cascade, Tier, load_cascade
 from models.dataset import Dataset
 from models.evaluation import assess
-from models.evaluation_answers import Answers, Study, Way, study
+from models.evaluation_answers import Answers, Study, Way, answer_all, study
 from models.evaluation_calibration import by_chance, calibration, reliability
 from models.evaluation_classes import confusion, families, per_class, read_families
 from models.evaluation_escalation import escalation, share_to_catch
@@ -375,3 +377,21 @@ def test_a_study_asks_each_tier_of_every_flow(tmp_path: Path) -> None:
     assert set(result["families"]) == {"families", "cascade", "fast_only", "slow_only"}
     alone = assess(replace(found, fast_tiers=0), data)
     assert (alone.fast_only, alone.escalation, alone.families) == (None, None, None)
+
+
+def test_a_call_takes_what_it_takes_when_nothing_else_runs(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Disturbed(Cascade):
+        """Whose calls take long now and then."""
+
+        def answer(self, *args: Any, **options: Any) -> np.ndarray:
+            answers = super().answer(*args, **options)
+            answers["infer_ns"] = [9_000, 500, 700, 600, 8_000, 800][len(asked)]
+            asked.append(len(answers))
+            return answers
+
+    cascade = Disturbed(read_bundle(synthetic_bundle(tmp_path / "bundle")))
+    found = answer_all(cascade, synthetic_dataset(100), 0)
+    assert asked == [64, 36] * 3, "no call is repeated at once"
+    assert found.infer_ns.tolist() == [700] * 64 + [500] * 36
