@@ -108,6 +108,39 @@ def peers(
 
 
 @app.command()
+def mutations(
+    captures: Captures = None,
+    packets: Annotated[int, typer.Option(help="Broken packets, at least.", min=1)] = 200_000,
+    files: Annotated[
+        int, typer.Option(help="Captures whose structure is broken, beside those.", min=0)
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="Makes it repeatable.")] = 1,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what is found; tests/corpus is read by a test."),
+    ] = None,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """Broken packets and captures by the hundred thousand: nothing may crash, hang or grow.
+
+    Copies of real ones, with bits flipped, bytes exchanged, lengths that lie, pieces cut out or
+    doubled. Fails if the reader raises anything but its own errors.
+    """
+    from benchmarks.mutations import measure_mutations
+    from benchmarks.tables import mutations_table
+
+    with busy("breaking packets …") as status:
+        result = measure_mutations(
+            files_of(captures), packets, files, seed, keep,
+            lambda read: status.update(f"{read:,} captures read …"),
+        )  # fmt: skip
+    finish("mutations", result, [mutations_table(result)], save, json_output)
+    if result["uncaught"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def scale(
     captures: Captures = None,
     bundle: Bundle = None,

@@ -11,7 +11,9 @@ from serveflow_app.output import plain_table
 __all__ = [
     "autoscaling_table",
     "engine_table",
+    "kills_table",
     "latency_tables",
+    "mutations_table",
     "peers_table",
     "points_table",
     "rate_tables",
@@ -114,6 +116,34 @@ def autoscaling_table(result: dict[str, Any]) -> Table:
     table = plain_table(title, ("seconds", *deployments), _caption(result))
     for one in result["replicas"]:
         table.add_row(f"{one['at_s']:.0f}", *(str(one["replicas"][name]) for name in deployments))
+    return table
+
+
+def kills_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench kills``."""
+    killed = (
+        ", ".join(f"{part} {times} times" for part, times in result["killed"].items()) or "nobody"
+    )
+    title = f"{result['flows']:,} flows at {result['flows_per_second']:,.0f}/s; killed: {killed}"
+    columns = ("no final verdict", "more than one", "another label", "the same", "sent again")
+    table = plain_table(title, columns, _caption(result))
+    table.add_row(
+        f"{result['missing']:,}", f"{result['twice']:,}", f"{result['other_label']:,}",
+        f"{result['same_share']:.3%}", f"{result['collector']['replayed_flows']:,}",
+    )  # fmt: skip
+    return table
+
+
+def mutations_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench mutations``."""
+    title = f"{result['packets']:,} broken packets, {result['captures']:,} captures"
+    table = plain_table(title, ("what became of them", "times"), _caption(result))
+    table.add_row("packets skipped as broken", f"{result['malformed']:,}")
+    for name, times in result["ended"].items():
+        table.add_row(f"captures ended by {name}", f"{times:,}")
+    table.add_row("anything else raised", f"{sum(result['uncaught'].values()):,}")
+    table.add_row("slowest capture, ms", f"{result['slowest_ms']:.1f}")
+    table.add_row("memory grown by, MiB", f"{result['grown_mib']:.1f}")
     return table
 
 
