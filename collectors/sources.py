@@ -21,6 +21,8 @@ class SourceCounters:
         ring_packets: Packets that the kernel has put into the ring; 0 where there is none.
         kernel_drops: Packets that the kernel could not put there.
         damaged: Captures that could not be read to their end, with the reason.
+        captures: Captures begun, the damaged ones included; 0 for an interface.
+        broken_entries: What stood in the ring where a packet should, and made no sense.
     """
 
     frames: int = 0
@@ -29,6 +31,8 @@ class SourceCounters:
     ring_packets: int = 0
     kernel_drops: int = 0
     damaged: tuple[tuple[str, str], ...] = ()
+    captures: int = 0
+    broken_entries: int = 0
 
 
 class Source(Protocol):

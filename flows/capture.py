@@ -37,7 +37,10 @@ class ByteStream(Protocol):
     """What a capture is read from; every binary file is one."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill ``buffer`` from the front; return how many bytes there were, 0 at the end."""
+        """Fill ``buffer`` from the front; return how many bytes there were, 0 at the end.
+
+        None: nothing is there yet. Then an empty chunk is handed out before the next attempt.
+        """
 
 
 class CaptureReader:
@@ -62,6 +65,7 @@ class CaptureReader:
         self._skipped = np.zeros(len(Skip), np.int64)
         self._interfaces = np.zeros(0, kernels.INTERFACE_DTYPE)
         self._big = False
+        self._is_dry = False  # the stream had nothing when it was last asked
         self.frames = 0
 
     @property
@@ -102,7 +106,8 @@ class CaptureReader:
 
     def _read(self, stream: ByteStream) -> Iterator[Decoded]:
         while self._limit < 24 and self._fill(stream):
-            pass
+            if self._is_dry:
+                yield self._decode(np.empty(0, FRAME_DTYPE))
         if self._limit == 0:
             raise CaptureFormatError(self.path, "the file is empty")
         if self._limit < 4:
@@ -164,7 +169,7 @@ class CaptureReader:
                 self._interface()
                 continue
             if why == kernels.LONG_BLOCK:
-                self._skip(stream, self._number(self._at + 4))
+                yield from self._skip(stream, self._number(self._at + 4))
                 continue
             if not self._fill(stream):
                 break
@@ -226,17 +231,21 @@ class CaptureReader:
             self._data[:rest] = self._data[self._at : self._limit].copy()
             self._base += self._at
             self._at, self._limit = 0, rest
-        got = stream.readinto(self._data.data[self._limit :]) or 0
-        self._limit += got
-        return got > 0
+        got = stream.readinto(self._data.data[self._limit :])
+        self._is_dry = got is None
+        self._limit += got or 0
+        return got != 0
 
-    def _skip(self, stream: ByteStream, length: int) -> None:
+    def _skip(self, stream: ByteStream, length: int) -> Iterator[Decoded]:
         self._base += self._at
         left = length - (self._limit - self._at)
         self._at = self._limit = 0
         self._base += length
         while left > 0:
             got = stream.readinto(self._data.data[:left])
+            if got is None:
+                yield self._decode(np.empty(0, FRAME_DTYPE))
+                continue
             if not got:
                 raise CaptureTruncatedError(
                     self.path, f"ends within a block after {self.frames:,} frames"
