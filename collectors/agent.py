@@ -203,21 +203,25 @@ class Agent:
         return True
 
     def _observe(self, decoded: Decoded) -> None:
-        n = len(decoded.packets)
-        if self._source.live:
-            now_ns = np.full(n, time.monotonic_ns(), np.int64)
-            self.collector.observe(decoded.packets, decoded.endpoints, now_ns)
-            return
-        # What is not live can wait for room; so no flow of a file is ever refused for want of it.
-        at = 0
-        while at < n and not self._stop.is_set():
+        at, n = 0, len(decoded.packets)
+        while at < n:
+            # What is not live can wait for room; so no flow of a file is refused for want of it.
             while self._must_wait() and not self._stop.is_set():
                 self._care()
                 self.delivery.pump(_LOOK_S)
-            until = min(n, at + max(self.collector.room, 1))
-            now_ns = np.full(until - at, time.monotonic_ns(), np.int64)
-            self.collector.observe(decoded.packets[at:until], decoded.endpoints[at:until], now_ns)
-            at = until
+            room = self.collector.room
+            if room < n - at and self._may_set_aside:
+                until = min(n, at + room)
+            else:
+                until = n if self._source.live else min(n, at + max(room, 1))
+            if until > at:
+                seen_ns = np.full(until - at, time.monotonic_ns(), np.int64)
+                self.collector.observe(
+                    decoded.packets[at:until], decoded.endpoints[at:until], seen_ns
+                )
+                at = until
+            if at < n and not self.collector.room:
+                self._set_aside()
 
     def _must_wait(self) -> bool:
         """Tell whether the source is to be left alone for a while."""
@@ -225,7 +229,8 @@ class Agent:
             return True
         if self._source.live:
             return False
-        return self.collector.lags_behind or self.collector.room < 1
+        full = self.collector.room < 1 and not self._may_set_aside
+        return self.collector.lags_behind or full
 
     def _care(self) -> None:
         """See to what is not urgent: memory that is full, the spool, what is to be drained."""
@@ -240,13 +245,23 @@ class Agent:
         if self.collector.room > 0:
             self._full_since_ns = 0
             return
-        if self.collector.may_set_aside and self._spooled is not None:
-            count = self._spooled.set_aside(self.collector)
-            _log.warning("memory is full: %d flows are in the spool alone for now", count)
+        if self._set_aside():
             return
         self._full_since_ns = self._full_since_ns or now_ns
         if now_ns - self._full_since_ns >= _FULL_S * _NS:
             self._evict(max(self._options.limits.ledger.unsettled // _EVICT_SHARE, 1))
+
+    @property
+    def _may_set_aside(self) -> bool:
+        return self._spooled is not None and self.collector.may_set_aside
+
+    def _set_aside(self) -> bool:
+        """Leave all flows to the spool, if it has them."""
+        if self._spooled is None or not self.collector.may_set_aside:
+            return False
+        count = self._spooled.set_aside(self.collector)
+        _log.warning("memory is full: %d flows are in the spool alone for now", count)
+        return True
 
     def _evict(self, most: int) -> None:
         part = self.delivery.part
@@ -313,6 +328,7 @@ class Agent:
             ),
             delivery=self.delivery.counters,
             spool=self._spooled.counters if self._spooled is not None else None,
+            protocols=counters.protocols,
             verdicts=dict(tally.reasons),
             tiers=dict(tally.tiers),
             labels=dict(tally.labels),

@@ -173,8 +173,11 @@ class Collector:
         """
         seen_ns = time.monotonic_ns()
         self.ledger.enter(flows)
-        self.ledger.keep(packets, np.arange(len(packets)), numbers, np.full(len(packets), seen_ns))
-        self.ledger.end_flows(ends, seen_ns)
+        # Whose beginning could not be read is not known here.
+        kept = np.flatnonzero(self.ledger.unsettled(numbers))
+        self.ledger.keep(packets, kept, numbers, np.full(len(packets), seen_ns))
+        known = np.flatnonzero(self.ledger.unsettled(ends["flow_number"]))
+        self.ledger.end_flows(taken(ends, known), seen_ns)
         self._clock_ns = max(self._clock_ns, clock_ns)
 
     def expire(self) -> None:

@@ -50,6 +50,7 @@ class Drain:
         collector: Takes them over; of the seed of the one that observed them.
         delivery: The collector's.
         on_done: Called once when each flow has its final verdict.
+        expected: How many flows there are; it is done as soon as these have their verdicts.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Drain:
         collector: Collector,
         delivery: Delivery,
         on_done: Callable[[], None],
+        expected: int,
     ) -> None:
         self.what = what
         self.collector = collector
         self.delivery = delivery
         self._records = records
         self._on_done = on_done
+        self._expected = expected
         self._read = False  # to the end
 
     def pump(self) -> bool:
@@ -82,8 +85,11 @@ class Drain:
             collector.restore(
                 record.flows, record.packets, record.numbers, record.ends, record.clock_ns
             )
+            if not len(record.numbers) and not len(record.ends):
+                break  # nothing but the time
         self.delivery.pump(0.0, hurry=self._read)
-        if self._read and not collector.open_flows and not collector.in_flight:
+        complete = self._read or collector.ledger.admitted >= self._expected
+        if complete and not collector.open_flows and not collector.in_flight:
             self._on_done()
             return True
         return False

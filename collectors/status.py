@@ -124,6 +124,7 @@ class AgentStatus:
         delivery: The way to the service.
         spool: The spool; None: there is none.
         sinks: Where verdicts go.
+        protocols: Flows and packets by protocol.
         verdicts: Final verdicts, by reason.
         tiers: Final verdicts, by tier.
         labels: Final verdicts, by label.
@@ -133,6 +134,7 @@ class AgentStatus:
             increasing order; under ``inf``, all.
         latency_sum_ms: Of the same parts, the sum.
         within_16ms: Final verdicts within 16 ms of their flow's first packet.
+        connected: Whether the service has told what it wants; nothing is read before.
     """
 
     name: str
@@ -145,6 +147,7 @@ class AgentStatus:
     delivery: DeliveryCounters = field(default_factory=DeliveryCounters)
     spool: SpoolCounters | None = None
     sinks: tuple[SinkCounters, ...] = ()
+    protocols: dict[str, dict[str, int]] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     tiers: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
@@ -152,3 +155,4 @@ class AgentStatus:
     latency_counts: dict[str, dict[float, int]] = field(default_factory=dict)
     latency_sum_ms: dict[str, float] = field(default_factory=dict)
     within_16ms: int = 0
+    connected: bool = True

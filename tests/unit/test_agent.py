@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import frames as f
-from collectors.agent import Agent, AgentOptions
+from collectors.agent import Agent, AgentOptions, Spool
 from collectors.collector import CollectorSettings, Settled
 from collectors.delivery import DeliverySettings
 from collectors.fakes import FAKE_SCHEMA, FakeService, FakeSource
@@ -51,6 +51,7 @@ class Watched:
         limits: EdgeLimits | None = None,
         drain_s: float = 5.0,
         clock_ns: int = 0,
+        spool: Spool | None = None,
     ) -> None:
         self.final: dict[int, dict[str, Any]] = {}
         self.source = FakeSource(chunks, live=live, clock_ns=clock_ns)
@@ -62,7 +63,7 @@ class Watched:
             limits=limits or EdgeLimits(),
             drain_s=drain_s,
         )  # fmt: skip
-        self.agent = Agent(self.source, self.service, FAKE_SCHEMA, options, self.note)
+        self.agent = Agent(self.source, self.service, FAKE_SCHEMA, options, self.note, spool)
 
     def note(self, settled: Settled, classes: tuple[str, ...], model_version: str) -> None:
         assert classes == FAKE_SCHEMA.classes
