@@ -20,7 +20,10 @@ demo: install ## Start the service, replay the embedded test runs, sum up
 
 test: install ## Run all tests
 	tools/need.sh tshark
+	tools/need.sh tcpdump
+	tools/need.sh tcpreplay
 	tools/need.sh curl
+	command -v ip >/dev/null || tools/need.sh --package iproute2
 	$(BIN)/python -m pytest
 
 check: install ## Lint, types, import arrows

@@ -141,6 +141,39 @@ def mutations(
 
 
 @app.command()
+def live(
+    captures: Captures = None,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Packets per second to offer; several times for several. 0: as fast as can be.",
+            min=0.0, show_default="300000 and 0",
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to play.", min=1.0)] = 5.0,
+    ring_mib: Annotated[int, typer.Option(help="The ring's size, MiB.", min=1, max=4_095)] = 64,
+    rounds: Rounds = 3,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """A live interface under load: what is offered, what the kernel drops, CPU for each packet.
+
+    tcpreplay plays the captures into a virtual cable, in a network namespace made for it; one
+    thread reads the other end and keeps the flow table. Needs root and tcpreplay.
+    """
+    from benchmarks.live import RATES, LiveSettings, measure_live
+    from benchmarks.tables import live_table
+
+    settings = LiveSettings(
+        files_of(captures), rates=tuple(rate or RATES),
+        seconds=seconds, rounds=rounds, ring_bytes=ring_mib << 20,
+    )  # fmt: skip
+    with busy("preparing …") as status:
+        result = measure_live(settings, status.update)
+    finish("live", result, [live_table(result)], save, json_output)
+
+
+@app.command()
 def scale(
     captures: Captures = None,
     bundle: Bundle = None,

@@ -13,6 +13,7 @@ __all__ = [
     "engine_table",
     "kills_table",
     "latency_tables",
+    "live_table",
     "mutations_table",
     "peers_table",
     "points_table",
@@ -214,6 +215,22 @@ def latency_tables(result: dict[str, Any]) -> list[Table]:
         ]
         split.add_row(name, *cells)
     return [table, split]
+
+
+def live_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench live``."""
+    columns = ("asked for", "offered/s", "in the ring", "kernel drops", "decode, µs", "and table",
+               "cores")  # fmt: skip
+    title = f"a live interface, frames of {result['frame_bytes']:,.0f} bytes; CPU a packet"
+    table = plain_table(title, columns, _caption(result))
+    for one in result["rates"]:
+        asked = one["asked_per_second"]
+        table.add_row(
+            f"{asked:,.0f}/s" if asked else "top speed", f"{one['offered_per_second']:,.0f}",
+            f"{one['ring_packets']:,}", f"{one['kernel_drops']:,}", f"{one['decode_us']:.3f}",
+            f"{one['decode_and_table_us']:.3f}", f"{one['cores_used']:.2f}",
+        )  # fmt: skip
+    return table
 
 
 def peers_table(result: dict[str, Any]) -> Table:

@@ -10,7 +10,8 @@ from pathlib import Path
 from collectors.file_sources import FileSource, StreamSource
 from collectors.folder_source import FolderSettings, FolderSource, captures_in
 from collectors.pyshark_source import PysharkSettings, PysharkSource
-from collectors.ring_source import RING_BYTES, RingSettings, RingSource
+from collectors.ring_settings import RING_BYTES, RingSettings
+from collectors.ring_source import RingSource
 from collectors.sources import Source
 from flows.errors import CaptureError, SettingsError
 

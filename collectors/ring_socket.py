@@ -15,6 +15,7 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,14 @@ from collectors.bpf import DROP_ALL
 from flows.errors import CaptureError, SettingsError
 from flows.link import LinkType
 
-__all__ = ["Interface", "RingShape", "RingSocket", "find_interface", "packet_socket"]
+__all__ = [
+    "Interface",
+    "RingShape",
+    "RingSocket",
+    "card_drops",
+    "find_interface",
+    "packet_socket",
+]
 
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
@@ -46,6 +54,9 @@ _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
 _TAG_BYTES = 4  # room in front of a frame for the VLAN tag that the kernel took out
 _FRAME_BYTES = 2048  # of no meaning in version 3, but asked for
+
+_SYSTEM = Path("/sys/class/net")
+_CARD_COUNTERS = ("rx_missed_errors", "rx_fifo_errors")  # rx_dropped counts what is no loss too
 
 # What frames of an interface's kind (ARPHRD_ value) begin with.
 _LINKS = {
@@ -120,6 +131,15 @@ def _asked(asking: socket.socket, request: int, name: str) -> bytes:
     if not 0 < len(encoded) < 16:
         raise OSError
     return fcntl.ioctl(asking, request, encoded.ljust(40, b"\0"))[16:]
+
+
+def card_drops(name: str) -> int:
+    """Return packets that an interface's card has lost before the kernel saw them; 0: not known."""
+    lost = 0
+    for counter in _CARD_COUNTERS:
+        with suppress(OSError, ValueError):
+            lost += int((_SYSTEM / name / "statistics" / counter).read_text())
+    return lost
 
 
 def packet_socket(interface: str) -> socket.socket:

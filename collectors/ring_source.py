@@ -15,30 +15,21 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
 
 import numpy as np
 import numpy.typing as npt
 
 from collectors import ring_kernels as kernels
-from collectors.bpf import accept_all, compile_filter, has_libpcap, without_own
-from collectors.ring_socket import RingShape, RingSocket, find_interface, packet_socket
+from collectors.ring_settings import BLOCK_BYTES, RING_BYTES, RingSettings
+from collectors.ring_socket import RingSocket, card_drops, find_interface, packet_socket
 from collectors.sources import SourceCounters
 from flows.decode import FRAME_DTYPE, MALFORMED, Decoded, Skip, decode_frames
-from flows.errors import CaptureError, SettingsError
+from flows.errors import CaptureError
 from flows.link import LinkType
-from flows.packet import ENDPOINTS_DTYPE, Records, packet_dtype
+from flows.packet import ENDPOINTS_DTYPE, packet_dtype
 
 __all__ = ["RING_BYTES", "RingSettings", "RingSource"]
 
-RING_BYTES = 64 << 20
-"""The size of a ring, unless told otherwise: at 300,000 packets/s what comes in a second."""
-
-_BLOCK_BYTES = 1 << 17
-_LEAST_BLOCKS = 2
-_TIMEOUT_MS = 4
 _MOST_FRAMES = 8_192  # handed out at once, but for what is left of a block
 _UNDERWAY_NS = 20_000_000
 _LOOK_S = 0.25  # for an interface that is away
@@ -46,54 +37,6 @@ _COUNT_NS = 1_000_000_000
 _GONE = {errno.ENETDOWN, errno.ENODEV, errno.ENXIO}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RingSettings:
-    """How to capture from an interface.
-
-    Attributes:
-        interface: Its name.
-        bpf: A tcpdump expression for what to see; empty: everything.
-        exclude: Addresses and ports whose TCP packets are not to be seen: the service's, as a
-            collector that watches its own way to it would feed itself.
-        fanout: A number that processes share which divide the interface's flows among them.
-        ring_bytes: The ring's size, rounded down to whole blocks of 128 KiB.
-        snaplen: How many bytes of a packet are looked at. All headers that make a record fit
-            into the default by far; more only takes room in the ring.
-        promiscuous: See what is not meant for this host, as on a tap.
-        with_header: The packets hold their headers' bytes, see :mod:`flows.header`.
-        wait_for_interface: Wait for an interface that is down or away to come back, rather than
-            give up.
-    """
-
-    interface: str
-    bpf: str = ""
-    exclude: Sequence[tuple[str, int]] = ()
-    fanout: int | None = None
-    ring_bytes: int = RING_BYTES
-    snaplen: int = 512
-    promiscuous: bool = True
-    with_header: bool = False
-    wait_for_interface: bool = False
-
-    def __post_init__(self) -> None:
-        if not _LEAST_BLOCKS * _BLOCK_BYTES <= self.ring_bytes < 1 << 32:
-            raise SettingsError(
-                f"ring_bytes: must be {_LEAST_BLOCKS * _BLOCK_BYTES:,} to {(1 << 32) - 1:,}, "
-                f"is {self.ring_bytes:,}"
-            )
-        if not 96 <= self.snaplen <= _BLOCK_BYTES // 2:
-            raise SettingsError(
-                f"snaplen: must be 96 to {_BLOCK_BYTES // 2:,}, is {self.snaplen:,}"
-            )
-        if self.fanout is not None and not 0 <= self.fanout < 1 << 16:
-            raise SettingsError(f"fanout: must be 0 to {(1 << 16) - 1}, is {self.fanout}")
-
-    @property
-    def shape(self) -> RingShape:
-        """The ring's. Blocks are many and small, as one that is not full counts as used."""
-        return RingShape(_BLOCK_BYTES, self.ring_bytes // _BLOCK_BYTES, _TIMEOUT_MS)
 
 
 class RingSource:
@@ -118,14 +61,15 @@ class RingSource:
         self._settings = settings
         self._shape = settings.shape
         self._lock = threading.Lock()  # other threads ask for counters
-        most = _MOST_FRAMES + _BLOCK_BYTES // kernels.LEAST_ENTRY_BYTES
+        most = _MOST_FRAMES + BLOCK_BYTES // kernels.LEAST_ENTRY_BYTES
         self._frames = np.empty(most, FRAME_DTYPE)
         self._skipped = np.zeros(len(Skip), np.int64)
         self._seen = self._broken = self._own_packets = self._packets = self._drops = 0
+        self._card_drops = self._card_drops_before = 0
         self._quiet_ns = self._counted_ns = 0
         self._next = 0  # the block that the kernel hands out next
         self._down = self._closed = False
-        self._own = _own(settings.exclude)
+        self._own = settings.own()
         self._ring: RingSocket | None = None
         self._compile()
         if not self._open() and not settings.wait_for_interface:
@@ -139,7 +83,7 @@ class RingSource:
         if interface is None or not interface.up:
             return False
         ring = RingSocket(
-            interface, self._shape, _filter(settings, interface.link),
+            interface, self._shape, settings.filter(interface.link),
             promiscuous=settings.promiscuous, fanout=settings.fanout,
         )  # fmt: skip
         self._set_memory(ring.memory)
@@ -147,6 +91,7 @@ class RingSource:
         self._down = ring.error() in _GONE
         with self._lock:
             self._ring = ring
+            self._card_drops_before = card_drops(settings.interface)
         return True
 
     def _set_memory(self, memory: npt.NDArray[np.uint8]) -> None:
@@ -156,7 +101,7 @@ class RingSource:
 
     def _compile(self) -> None:
         """Run what is compiled once, so that the ring does not fill up meanwhile."""
-        self._set_memory(np.zeros(_BLOCK_BYTES, np.uint8))
+        self._set_memory(np.zeros(BLOCK_BYTES, np.uint8))
         self._scan(0, int(LinkType.ETHERNET), False, 0)
         self._give_back(0)
         self._without_own(self._decode(0))
@@ -174,6 +119,7 @@ class RingSource:
             skipped=skipped,
             ring_packets=self._packets,
             kernel_drops=self._drops,
+            card_drops=self._card_drops,
             broken_entries=self._broken,
         )
 
@@ -230,6 +176,9 @@ class RingSource:
                 packets, drops = self._ring.statistics()
                 self._packets += packets
                 self._drops += drops
+                lost = card_drops(self._settings.interface)
+                self._card_drops += max(lost - self._card_drops_before, 0)
+                self._card_drops_before = lost
             self._counted_ns = time.monotonic_ns()
 
     def _see_to_it(self, ring: RingSocket, wait_s: float) -> None:
@@ -263,11 +212,11 @@ class RingSource:
         return CaptureError(name, f"there is no such interface (there are: {there})")
 
     def _is_ready(self) -> bool:
-        return bool(self._words[self._next * (_BLOCK_BYTES // 4) + 2] & 1)  # TP_STATUS_USER
+        return bool(self._words[self._next * (BLOCK_BYTES // 4) + 2] & 1)  # TP_STATUS_USER
 
     def _is_empty(self) -> bool:
         """Tell whether no packet is in the block that the kernel fills."""
-        packets = self._words[self._next * (_BLOCK_BYTES // 4) + 3]
+        packets = self._words[self._next * (BLOCK_BYTES // 4) + 3]
         return not self._is_ready() and not packets
 
     def _taken(self, ring: RingSocket) -> Decoded | None:
@@ -292,14 +241,14 @@ class RingSource:
 
     def _scan(self, block: int, link: int, loopback: bool, n: int) -> int:
         n, broken = kernels.scan_block(
-            self._memory, self._words, self._halves, block * _BLOCK_BYTES, _BLOCK_BYTES,
+            self._memory, self._words, self._halves, block * BLOCK_BYTES, BLOCK_BYTES,
             link, loopback, self._frames, n,
         )  # fmt: skip
         self._broken += broken
         return n
 
     def _give_back(self, block: int) -> None:
-        kernels.give_back(self._words, block * _BLOCK_BYTES)
+        kernels.give_back(self._words, block * BLOCK_BYTES)
 
     def _decode(self, n: int) -> Decoded:
         self._seen += n
@@ -318,22 +267,3 @@ class RingSource:
     def _nothing(self) -> Decoded:
         dtype = packet_dtype(self._settings.with_header)
         return Decoded(np.empty(0, dtype), np.empty(0, ENDPOINTS_DTYPE))
-
-
-def _filter(settings: RingSettings, link: LinkType) -> bytes:
-    if settings.bpf.strip() or (settings.exclude and has_libpcap()):
-        expression = without_own(settings.bpf, settings.exclude)
-        return compile_filter(expression, settings.interface, link, settings.snaplen)
-    return accept_all(settings.snaplen)
-
-
-def _own(exclude: Sequence[tuple[str, int]]) -> Records:
-    own = np.zeros(len(exclude), kernels.OWN_DTYPE)
-    for i, (host, port) in enumerate(exclude):
-        try:
-            address = ip_address(host)
-        except ValueError:
-            raise SettingsError(f"exclude: {host!r} is no IP address") from None
-        number = int(address) | (0xFFFF << 32 if address.version == 4 else 0)
-        own[i] = (number >> 64, number & (1 << 64) - 1, port)
-    return own

@@ -22,7 +22,9 @@ class SourceCounters:
         kernel_drops: Packets that the kernel could not put there.
         damaged: Captures that could not be read to their end, with the reason.
         captures: Captures begun, the damaged ones included; 0 for an interface.
-        broken_entries: What stood in the ring where a packet should, and made no sense.
+        card_drops: Packets that the network card lost before the kernel saw them, as its driver
+            counts them.
+        broken_entries: What stood where a packet should, and made no sense.
     """
 
     frames: int = 0
@@ -32,6 +34,7 @@ class SourceCounters:
     kernel_drops: int = 0
     damaged: tuple[tuple[str, str], ...] = ()
     captures: int = 0
+    card_drops: int = 0
     broken_entries: int = 0
 
 

@@ -22,7 +22,8 @@ import pytest
 from benchmarks.veth import Namespace
 from collectors.file_sources import FileSource, StreamSource
 from collectors.open_source import SourceSettings, open_source
-from collectors.ring_source import RingSettings, RingSource
+from collectors.ring_settings import RingSettings
+from collectors.ring_source import RingSource
 from flows.capture import CaptureReader
 from flows.errors import CaptureError, SettingsError
 from flows.packet import Records
@@ -318,7 +319,8 @@ def test_an_interface_can_be_waited_for(veth: Namespace) -> None:
 
 CHILD = """
 import json, sys, time
-from collectors.ring_source import RingSettings, RingSource
+from collectors.ring_settings import RingSettings
+from collectors.ring_source import RingSource
 source = RingSource(RingSettings("sf1", fanout=4711, ring_bytes=16 << 20))
 print("ready", flush=True)
 flows, last_s = {}, time.monotonic()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from collectors.ring_kernels import OWN_DTYPE, drop_own, give_back, scan_block
-from collectors.ring_source import RingSettings
+from collectors.ring_settings import RingSettings
+from collectors.ring_socket import card_drops
 from flows.decode import FRAME_DTYPE, Decoded, Skip, decode_frames
 from flows.errors import SettingsError
 from frames import IPV4_A, ethernet, ipv4, tcp, udp
@@ -156,3 +158,15 @@ def test_a_collectors_own_packets_are_dropped_and_no_others() -> None:
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         RingSettings("lo", **wrong)  # type: ignore[arg-type]
+
+
+def test_what_the_card_lost_is_what_its_driver_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counters = tmp_path / "eth7" / "statistics"
+    counters.mkdir(parents=True)
+    (counters / "rx_missed_errors").write_text("40\n")
+    (counters / "rx_dropped").write_text("7\n")  # frames of no known protocol are among these
+    monkeypatch.setattr("collectors.ring_socket._SYSTEM", tmp_path)
+    assert card_drops("eth7") == 40
+    assert card_drops("eth8") == 0
