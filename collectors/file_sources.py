@@ -22,6 +22,7 @@ from flows.packet import ENDPOINTS_DTYPE, packet_dtype
 __all__ = ["CaptureTally", "FileSource", "Pipe", "StreamSource", "no_packets"]
 
 _PIPE_BYTES = 1 << 20
+_MOST_NAMED = 1_000  # damaged captures, of a folder that is watched for months
 
 
 def no_packets(with_header: bool) -> Decoded:
@@ -37,6 +38,7 @@ class CaptureTally:
         self._frames = self._malformed = self._captures = 0
         self._skipped: Counter[str] = Counter()
         self._damaged: tuple[tuple[str, str], ...] = ()
+        self._damaged_captures = 0
 
     def begin(self, reader: CaptureReader) -> None:
         """Count what ``reader`` reads from now on; the one before has ended."""
@@ -50,7 +52,8 @@ class CaptureTally:
 
     def damage(self, name: str, reason: str) -> None:
         """Note that a capture cannot be read any further."""
-        self._damaged = (*self._damaged, (name, reason))
+        self._damaged = (*self._damaged, (name, reason))[-_MOST_NAMED:]
+        self._damaged_captures += 1
 
     @property
     def counters(self) -> SourceCounters:
@@ -62,8 +65,9 @@ class CaptureTally:
             frames += self._reader.frames
             malformed += self._reader.malformed
         return SourceCounters(
-            frames, malformed, dict(skipped), damaged=self._damaged, captures=self._captures
-        )
+            frames, malformed, dict(skipped), damaged=self._damaged, captures=self._captures,
+            damaged_captures=self._damaged_captures,
+        )  # fmt: skip
 
 
 class FileSource:

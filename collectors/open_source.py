@@ -104,6 +104,10 @@ def open_source(settings: SourceSettings) -> Source:
         watched = FolderSettings(move_done=settings.move_done, with_header=settings.with_header)
         return FolderSource(Path(settings.paths[0]), watched)
     if settings.paths[0] == _STDIN:
+        if sys.stdin.isatty():
+            raise SettingsError(
+                "-: standard input is a terminal; give it a capture (tcpdump -U -w - | …)"
+            )
         return StreamSource(
             sys.stdin.fileno(), live=settings.live, with_header=settings.with_header
         )

@@ -96,6 +96,7 @@ class PysharkSource:
             malformed=sum(one.malformed for one in all_of),
             skipped=dict(skipped),
             damaged=self._damaged,
+            damaged_captures=len(self._damaged),
             captures=0 if self.live else len(all_of),
             broken_entries=sum(one.broken_entries for one in all_of),
         )

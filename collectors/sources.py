@@ -20,7 +20,8 @@ class SourceCounters:
         skipped: Frames that make no flow, by reason.
         ring_packets: Packets that the kernel has put into the ring; 0 where there is none.
         kernel_drops: Packets that the kernel could not put there.
-        damaged: Captures that could not be read to their end, with the reason.
+        damaged: Captures that could not be read to their end, with the reason; the latest 1,000.
+        damaged_captures: How many they were.
         captures: Captures begun, the damaged ones included; 0 for an interface.
         card_drops: Packets that the network card lost before the kernel saw them, as its driver
             counts them.
@@ -33,6 +34,7 @@ class SourceCounters:
     ring_packets: int = 0
     kernel_drops: int = 0
     damaged: tuple[tuple[str, str], ...] = ()
+    damaged_captures: int = 0
     captures: int = 0
     card_drops: int = 0
     broken_entries: int = 0

@@ -97,18 +97,43 @@ def test_a_live_interface_gives_what_a_file_gives(veth: Namespace, tmp_path: Pat
     assert began_ns <= times_ns[0] <= times_ns[-1] <= time.time_ns()
 
 
+def test_the_same_packets_are_the_same_live_and_from_a_file(
+    veth: Namespace, test_runs: Path, tmp_path: Path
+) -> None:
+    """To the nanosecond: a collector and tcpdump watch the same wire."""
+    path = tmp_path / "written.pcap"
+    frames = frames_of(sorted(test_runs.glob("*.pcap"))[0])
+    with path.open("wb") as file, tcpdump_on(veth, file), closing(live_on(veth)) as source:
+        send_frames(veth, frames)
+        live = packets_of(source, len(frames))
+        until_s = time.monotonic() + 20.0
+        while time.monotonic() < until_s and len(frames_of(path)) < len(frames):
+            time.sleep(0.1)
+    packets = packets_of(FileSource([path]))
+    assert len(live) > 10_000
+    assert np.array_equal(live, packets)
+
+
+@contextmanager
+def tcpdump_on(where: Namespace, file: Any) -> Iterator[Any]:
+    """Capture on ``sf1`` into a file or pipe; yield its standard output."""
+    tcpdump = subprocess.Popen(
+        where.inside(["tcpdump", "-U", "-i", "sf1", "-w", "-", "--immediate-mode",
+                      "--time-stamp-precision=nano", "-s", "512", "-B", "32768"]),
+        stdout=file, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert tcpdump.stderr is not None
+    while b"listening" not in tcpdump.stderr.readline():
+        pass
+    yield tcpdump.stdout
+    tcpdump.terminate()
+    tcpdump.communicate()
+
+
 def test_a_whole_run_gives_the_same_flows(veth: Namespace, test_runs: Path) -> None:
     (path, *_) = sorted(test_runs.glob("*.pcap"))
-    frames = frames_of(path)
     with closing(live_on(veth)) as source:
-        send_frames(veth, frames)
-        found, ends = [], []
-        while source.counters.frames < len(frames):
-            decoded = source.read(1.0)
-            assert decoded is not None
-            found.append(decoded.packets)
-            ends.append(decoded.endpoints)
-    live, live_ends = np.concatenate(found), np.concatenate(ends)
+        live, live_ends = both_of(source, send_frames(veth, frames_of(path)))
     packets, endpoints = (np.concatenate(part) for part in zip(*_chunks(path), strict=True))
     assert np.array_equal(live_ends, endpoints)
     live["time_ns"] = packets["time_ns"]  # flows end by time
@@ -120,10 +145,24 @@ def test_a_whole_run_gives_the_same_flows(veth: Namespace, test_runs: Path) -> N
     assert np.array_equal(live, packets)
 
 
+def both_of(source: RingSource, frames: int) -> tuple[Records, Records]:
+    """Return packets and endpoints, until so many frames have been seen."""
+    found, ends = [], []
+    until_s = time.monotonic() + 20.0
+    while source.counters.frames < frames and time.monotonic() < until_s:
+        decoded = source.read(0.1)
+        assert decoded is not None
+        found.append(decoded.packets)
+        ends.append(decoded.endpoints)
+    return np.concatenate(found), np.concatenate(ends)
+
+
 def frames_of(path: Path) -> list[bytes]:
     data, at, frames = path.read_bytes(), 24, []
-    while at < len(data):
+    while at + 16 <= len(data):
         held = struct.unpack_from("<I", data, at + 8)[0]
+        if at + 16 + held > len(data):
+            break
         frames.append(data[at + 16 : at + 16 + held])
         at += 16 + held
     return frames
@@ -366,6 +405,35 @@ def test_processes_share_flows_and_never_a_flow(veth: Namespace, test_runs: Path
     assert both_ways > 100
 
 
+def test_fragments_stay_with_their_flow(veth: Namespace) -> None:
+    """Of a fragment the kernel cannot see the ports; it puts datagrams together first."""
+    frames = []
+    for port in range(1_000, 1_100):
+        whole = udp(port, 53, payload=bytes(64))
+        frames.append(ethernet(ipv4(whole, 17)))
+        for fragment, part in ((0x2000, whole[:40]), (5, whole[40:])):
+            frames.append(ethernet(_with_id(ipv4(part, 17, fragment=fragment), port)))
+    sources = [live_on(veth, fanout=12) for _ in range(2)]
+    send_frames(veth, frames)
+    time.sleep(0.1)
+    ports = []
+    for source in sources:
+        packets, ends = both_of(source, source.counters.ring_packets)
+        assert set(packets["ip_bytes"].tolist()) == {92}  # whole ones
+        ports.append(np.unique(ends["src_port"], return_counts=True))
+        source.close()
+    (one, counts), (other, more) = ports
+    assert not set(one.tolist()) & set(other.tolist())
+    assert len(one) + len(other) == 100
+    assert {*counts.tolist(), *more.tolist()} == {2}
+    assert min(len(one), len(other)) > 20
+
+
+def _with_id(packet: bytes, number: int) -> bytes:
+    """Set an IPv4 packet's identification, by which fragments are put together."""
+    return packet[:4] + struct.pack(">H", number) + packet[6:]
+
+
 def test_a_group_that_is_another_interfaces_is_refused(veth: Namespace) -> None:
     told = "fanout: group 9 cannot be joined"
     with closing(live_on(veth, "sf0", fanout=9)), pytest.raises(SettingsError, match=told):
@@ -398,19 +466,10 @@ def test_one_right_is_enough_and_its_lack_is_told(veth: Namespace, rights: str, 
 def test_a_pipe_from_tcpdump_is_a_source(veth: Namespace, tmp_path: Path) -> None:
     path = tmp_path / "same.pcap"
     path.write_bytes(pcap(FRAMES))
-    tcpdump = subprocess.Popen(
-        veth.inside(["tcpdump", "-U", "-i", "sf1", "-w", "-", "--immediate-mode"]),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert tcpdump.stdout is not None
-    assert tcpdump.stderr is not None
-    while b"listening" not in tcpdump.stderr.readline():
-        pass
-    source = StreamSource(tcpdump.stdout.fileno(), live=True)
-    send_frames(veth, FRAMES)
-    live = packets_of(source, len(FRAMES))
-    tcpdump.terminate()
-    tcpdump.communicate()
+    with tcpdump_on(veth, subprocess.PIPE) as pipe:
+        source = StreamSource(pipe.fileno(), live=True)
+        send_frames(veth, FRAMES)
+        live = packets_of(source, len(FRAMES))
     assert np.array_equal(without_time(live), without_time(packets_of(FileSource([path]))))
     assert source.counters.captures == 1
 

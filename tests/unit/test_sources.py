@@ -47,7 +47,7 @@ def test_files_come_one_after_the_other_and_damage_is_named(tmp_path: Path) -> N
     assert source.read(0.0) is None
     counters = source.counters
     assert counters.frames == 6 + 4 + 6
-    assert counters.captures == 5
+    assert (counters.captures, counters.damaged_captures) == (5, 3)
     assert counters.skipped == {"not_ip": 2}
     names = [Path(name).name for name, _ in counters.damaged]
     assert names == ["b.pcap", "c.pcap", "away.pcap"]
@@ -236,6 +236,13 @@ def test_the_right_source_is_opened(tmp_path: Path) -> None:
 def test_what_contradicts_itself_is_refused(asked: object, told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         asked()  # type: ignore[operator]
+
+
+def test_a_terminal_is_no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.ttyname(os.openpty()[1])).open() as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        with pytest.raises(SettingsError, match="standard input is a terminal"):
+            open_source(SourceSettings(["-"]))
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
