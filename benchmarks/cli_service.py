@@ -9,7 +9,7 @@ import typer
 from benchmarks.cli_shared import Captures, Placement, Rounds, Save, app, busy, files_of, finish
 from serveflow_app.options import Bundle, Config, Json, Trackers
 
-__all__ = ["autoscaling", "capacity_points", "kills", "latency", "service_rate", "start_up"]
+__all__ = ["autoscaling", "capacity_points", "kills", "latency", "service_rate", "soak", "start_up"]
 
 
 @app.command("service-rate")
@@ -280,6 +280,28 @@ def kills(
     finish("kills", result, [kills_table(result)], save, json_output)
     if result["missing"] or result["twice"] or result["exit_status"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def soak(
+    captures: Captures = None,
+    seconds: Annotated[float, typer.Option(help="For how long.", min=30.0)] = 600.0,
+    rate: Annotated[
+        float, typer.Option(help="New flows per second, beside the collector's.", min=1.0)
+    ] = 25_000.0,
+    config: Config = None,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """Does anything grow? Memory and open files of every process, under load for minutes."""
+    from benchmarks.soak import SoakSettings, measure_soak
+    from benchmarks.tables import soak_table
+
+    with busy("preparing …") as status:
+        result = measure_soak(
+            SoakSettings(files_of(captures), seconds, rate, config), status.update
+        )
+    finish("soak", result, [soak_table(result)], save, json_output)
 
 
 @app.command("start-up")

@@ -1,4 +1,4 @@
-"""Feeds a capture file to a pipe at a multiple of its own speed, as ``tcpdump -w -`` would."""
+"""Feeds a capture file to a pipe in a given time, as ``tcpdump -w -`` would."""
 
 from __future__ import annotations
 
@@ -20,37 +20,51 @@ _TICK_S = 0.005
 
 
 class Feeder:
-    """A thread that writes a capture when its packets are due; whoever reads is waited for.
+    """A thread that writes a capture when its packets are due, at an even multiple of its speed.
+
+    Whoever reads is waited for; once nobody does, what is due is lost, as on a wire.
 
     Args:
         capture: A little-endian pcap file with nanoseconds, as
             :func:`benchmarks.long_capture.write_long_capture` makes them.
         pipe: Where to.
-        speed: Multiple of the capture's own speed.
+        seconds: How long it is to take in all.
 
     Attributes:
-        seconds: How long it takes in all.
+        seconds: How long it is to take.
         late_s: By how much it was behind at most: whoever reads was not quick enough.
     """
 
-    def __init__(self, capture: Path, pipe: IO[bytes], speed: float) -> None:
+    def __init__(self, capture: Path, pipe: IO[bytes], seconds: float) -> None:
         self._data = np.fromfile(capture, np.uint8)
         frames = np.empty(len(self._data) // _RECORD_BYTES, FRAME_DTYPE)
         n, end, _ = kernels.scan_pcap(
             self._data, _HEADER_BYTES, len(self._data), False, _RECORD_BYTES, 1, 1, frames
         )
         times_ns = np.maximum.accumulate(frames["time_ns"][:n])
-        self._due_s = (times_ns - times_ns[0]) / 1e9 / speed
+        since_ns = times_ns - times_ns[0]
+        self._due_s = since_ns / max(int(since_ns[-1]), 1) * seconds
         self._ends = np.append(frames["at"][1:n] - _RECORD_BYTES, end)
-        self.seconds = float(self._due_s[-1])
+        self.seconds = seconds
         self.late_s = 0.0
         self._pipe = pipe
+        self._lock = threading.Lock()
+        self._gone = False  # whoever read; what is due meanwhile nobody sees, as on a wire
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def redirect(self, pipe: IO[bytes]) -> None:
+        """Write to another pipe from here on, with the file's header in front."""
+        with self._lock:
+            with suppress(BrokenPipeError):
+                self._pipe.close()
+            self._pipe = pipe
+            self._pipe.write(self._data[:_HEADER_BYTES].tobytes())
+            self._gone = False
 
     def join(self) -> None:
         """Wait until all is written; the pipe is closed then."""
@@ -60,6 +74,16 @@ class Feeder:
         """Write no more."""
         self._stop.set()
         self._thread.join()
+
+    def _write(self, data: bytes) -> None:
+        with self._lock:
+            if self._gone:
+                return
+            try:
+                self._pipe.write(data)
+                self._pipe.flush()
+            except BrokenPipeError:
+                self._gone = True
 
     def _run(self) -> None:
         begin_s = time.monotonic()
@@ -71,12 +95,9 @@ class Feeder:
                 if until > at:
                     self.late_s = max(self.late_s, now_s - float(self._due_s[at]))
                     end = int(self._ends[until - 1])
-                    self._pipe.write(self._data[sent:end].tobytes())
-                    self._pipe.flush()
+                    self._write(self._data[sent:end].tobytes())
                     at, sent = until, end
                 time.sleep(_TICK_S)
-        except BrokenPipeError:
-            return  # whoever reads has ended; what became of it shows elsewhere
         finally:
             with suppress(BrokenPipeError):
                 self._pipe.close()

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.environment import environment
 from benchmarks.feeding import Feeder
@@ -26,14 +26,19 @@ from benchmarks.started import config_under_test
 from flows.errors import SettingsError
 from serveflow_app.service import Service
 
-__all__ = ["PARTS", "KillSettings", "compare", "measure_kills", "victims"]
+__all__ = ["PARTS", "Collected", "KillSettings", "compare", "measure_kills", "victims"]
 
-PARTS = ("FlowTracker", "Router", "FastModel", "SlowModel", "proxy", "service")
-"""What can be killed; ``service``: all of it is stopped, and started again 20 s later."""
+PARTS = ("FlowTracker", "Router", "FastModel", "SlowModel", "proxy", "service", "collector")
+"""What can be killed.
+
+``service``: all of it is stopped, and started again 20 s later. ``collector``: it is started again
+at once, on its spool; what it had not read by then is lost, and flows that go on begin anew.
+"""
 
 _AWAY_S = 20.0
 _PROXIES = ("haproxy", "ray::ServeProxy", "ray::ProxyActor", "ray::HAProxyManager")
 _END_S = 180.0
+_TO_THE_MICROSECOND = len("2026-01-01T00:00:00.000000")
 _Flow = tuple[Any, ...]
 
 
@@ -119,19 +124,14 @@ def measure_kills(
         on_progress("what is said undisturbed …")
         calm = folder / "calm.jsonl"
         summary = _classified(capture, calm)
-        speed = settings.rate * _seconds_of(capture) / summary["flows"]
+        seconds = summary["flows"] / settings.rate
         with _Restartable(config_under_test(settings.config)) as service:
-            collector = _collect(service.url, folder, spool=settings.spool)
-            assert collector.stdin is not None  # noqa: S101 (it is a pipe)
-            feeder = Feeder(capture, collector.stdin, speed)
-            feeder.start()
-            killed = _kill_all(settings, service, on_progress)
+            collector = Collected(service.url, folder, capture, seconds, spool=settings.spool)
+            killed = _kill_all(settings, service, collector, on_progress)
             on_progress("waiting for the last verdicts …")
-            feeder.join()
-            out, _ = collector.communicate(timeout=_END_S)
-        told = json.loads(out)
+            told = collector.end()
         found = compare(_labels(calm), _labels(folder / "eve.json"))
-    lasted_s = feeder.seconds + feeder.late_s
+    lasted_s = collector.lasted_s
     return {
         "flows_per_second": summary["flows"] / lasted_s,
         "killed": dict(Counter(killed)),
@@ -143,7 +143,7 @@ def measure_kills(
                 "evicted_flows", "spooled_bytes", "by_reason",
             )
         },
-        "exit_status": collector.returncode,
+        "exit_status": collector.exit_status,
         "environment": taken,
     }  # fmt: skip
 
@@ -214,15 +214,18 @@ def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 
 def _kill_all(
-    settings: KillSettings, service: _Restartable, on_progress: Callable[[str], None]
+    settings: KillSettings,
+    service: _Restartable,
+    collector: Collected,
+    on_progress: Callable[[str], None],
 ) -> list[str]:
     killed: list[str] = []
     for _ in range(settings.times):
         for part in settings.parts:
             time.sleep(settings.every_s)
             on_progress(f"killing {part} ({len(killed) + 1}) …")
-            if part == "service":
-                service.restart()
+            if part in ("service", "collector"):
+                (service if part == "service" else collector).restart()
                 killed.append(part)
                 continue
             try:
@@ -248,17 +251,69 @@ def _classified(capture: Path, out: Path) -> dict[str, Any]:
     return summary
 
 
-def _collect(url: str, folder: Path, *, spool: bool) -> subprocess.Popen[bytes]:
-    more = ("--spool", folder / "spool") if spool else ()
-    return subprocess.Popen(
-        _command("collect", "-", "--to", url, "--sink", f"eve:{folder / 'eve.json'}",
-                 "--metrics", "off", "--json", *more),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "log").open("wb"),
-    )  # fmt: skip
+class Collected:
+    """A collector that reads a capture from a pipe.
 
+    Args:
+        url: The service's address.
+        folder: For its verdicts (``eve.json``), its log and its spool.
+        capture: What it reads.
+        seconds: How long that takes.
+        spool: Whether it has a spool.
+    """
 
-def _seconds_of(capture: Path) -> float:
-    return Feeder(capture, (Path(os.devnull)).open("wb"), 1.0).seconds
+    def __init__(
+        self, url: str, folder: Path, capture: Path, seconds: float, *, spool: bool
+    ) -> None:
+        more = ("--spool", folder / "spool") if spool else ()
+        self._command = _command(
+            "collect", "-", "--to", url, "--sink", f"eve:{folder / 'eve.json'}",
+            "--metrics", "off", "--drain-s", "60", "--json", *more,
+        )  # fmt: skip
+        self._log = folder / "log"
+        self._process = self._start()
+        self._feeder = Feeder(capture, self._stdin(), seconds)
+        self._feeder.start()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def lasted_s(self) -> float:
+        """How long it took to feed it."""
+        return self._feeder.seconds + self._feeder.late_s
+
+    @property
+    def exit_status(self) -> int | None:
+        """The process's exit status; None: it has not ended."""
+        return self._process.returncode
+
+    def restart(self) -> None:
+        """End it by SIGKILL and start it again at once."""
+        self._process.kill()
+        self._process.wait()
+        self._process = self._start()
+        self._feeder.redirect(self._stdin())
+
+    def end(self) -> dict[str, Any]:
+        """Wait until all is read and judged; return what the collector says of it."""
+        self._feeder.join()
+        self._process.stdin = None  # closed already
+        out, _ = self._process.communicate(timeout=_END_S)
+        told: dict[str, Any] = json.loads(out)
+        return told
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
+
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
+        return self._process.stdin
 
 
 def _labels(path: Path) -> dict[_Flow, list[str]]:
@@ -267,7 +322,7 @@ def _labels(path: Path) -> dict[_Flow, list[str]]:
     for line in path.read_text().splitlines():
         told = json.loads(line)
         label = told.get("serveflow", told)["label"]
-        start = told.get("start_time") or told["serveflow"]["start_time"]
+        start = (told.get("start_time") or told["flow"]["start"])[:_TO_THE_MICROSECOND]
         ends = (told["src_ip"], told["src_port"], told["dest_ip"], told["dest_port"])
         said.setdefault((start, *ends, told["proto"]), []).append(label)
     return said

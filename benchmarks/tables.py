@@ -19,6 +19,7 @@ __all__ = [
     "points_table",
     "rate_tables",
     "scale_tables",
+    "soak_table",
     "start_up_table",
 ]
 
@@ -145,6 +146,21 @@ def mutations_table(result: dict[str, Any]) -> Table:
     table.add_row("anything else raised", f"{sum(result['uncaught'].values()):,}")
     table.add_row("slowest capture, ms", f"{result['slowest_ms']:.1f}")
     table.add_row("memory grown by, MiB", f"{result['grown_mib']:.1f}")
+    return table
+
+
+def soak_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench soak``."""
+    load = result["load"]
+    title = f"{result['seconds']:.0f} s at {load['answered_per_second']:,.0f} verdicts/s"
+    columns = ("process", "MiB", "MiB a minute", "open files")
+    table = plain_table(title, columns, _caption(result))
+    for name, one in result["processes"].items():
+        low, high = one["open_files"]
+        table.add_row(
+            name, f"{one['memory_mib']:.1f}", f"{one['memory_mib_per_minute']:+.2f}",
+            str(low) if low == high else f"{low} to {high}",
+        )  # fmt: skip
     return table
 
 
