@@ -41,6 +41,8 @@ def environment(port: int) -> dict[str, str]:
         "SERVEFLOW_PORT": str(port),
         "SERVEFLOW_GRPC_PORT": str(free_port()),
         "SERVEFLOW_URL": f"http://127.0.0.1:{port}",
+        "SERVEFLOW_COLLECT_TO": f"http://127.0.0.1:{port}",
+        "SERVEFLOW_COLLECT_METRICS": f"127.0.0.1:{free_port()}",
     }
 
 
