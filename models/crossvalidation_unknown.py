@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.errors import LabelsError
-from models.cascade import load_cascade
+from models.cascade import Cascade, load_cascade
 from models.crossvalidation import fold_progress
 from models.dataset import Dataset, Progress, load_dataset
 from models.evaluation_answers import answer_all
@@ -134,7 +134,7 @@ def leave_classes_out(
     turn[order] = np.arange(len(names)) % folds
     class_fold = turn[codes]
     capture_fold = grouped_folds(codes.astype(np.int64), data.groups, folds, settings.seed)
-    novelty, new, rows, found = [], [], [], []
+    novelty, deepest, new, rows, found = [], [], [], [], []
     for fold in range(folds):
         out = class_fold == fold
         kept = ~np.isin(data.groups, data.groups[out]) & (capture_fold != fold)
@@ -152,7 +152,8 @@ def leave_classes_out(
             )
             cascade = load_cascade(bundle)
         own = data.select(judged)
-        novelty.append(_novelty(answer_all(cascade, own, 0).novelty, len(own)))
+        novelty.append(_novelty(cascade, own, 0))
+        deepest.append(_novelty(cascade, own, len(cascade.tiers) - 1))
         new.append(~np.isin(own.labels, report.classes))
         rows.append(judged)
         found.append(LeftOut(left_out, report.flows, int((~new[-1]).sum()), int(new[-1].sum())))
@@ -162,7 +163,11 @@ def leave_classes_out(
         classes=len(names),
         folds=tuple(found),
         unknown=told_apart(
-            np.concatenate(novelty), np.concatenate(new), data.labels[at], data.groups[at]
+            np.concatenate(novelty),
+            np.concatenate(deepest),
+            np.concatenate(new),
+            data.labels[at],
+            data.groups[at],
         ),
         captures=data.captures,
         unlabelled=data.unlabelled,
@@ -170,5 +175,6 @@ def leave_classes_out(
     )
 
 
-def _novelty(found: npt.NDArray[np.float32] | None, n: int) -> npt.NDArray[np.float32]:
-    return np.zeros(n, np.float32) if found is None else found
+def _novelty(cascade: Cascade, data: Dataset, first: int) -> npt.NDArray[np.float32]:
+    found = answer_all(cascade, data, first).novelty
+    return np.zeros(len(data), np.float32) if found is None else found

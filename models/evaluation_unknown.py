@@ -25,18 +25,20 @@ def unknown(study: Study) -> dict[str, Any] | None:
         unknown flows apart (None: there are no known flows to compare with); ``flagged``: by
         false alarms, as a share of the known flows here, the share of unknown flows that are
         stranger than all but those; ``flagged_from``: by novelty, the shares of ``unknown`` and of
-        ``known`` flows at or above it. None: there are no unknown flows, or no novelty.
+        ``known`` flows at or above it; ``slow_only``: all that when the deepest tier alone is asked
+        about every flow. None: there are no unknown flows, or no novelty.
     """
-    novelty = study.cascade.novelty
+    novelty, deepest = study.cascade.novelty, study.slow_only.novelty
     learned = len(study.names) if study.learned is None else study.learned
     new = study.true >= learned
-    if novelty is None or not new.any():
+    if novelty is None or deepest is None or not new.any():
         return None
-    return told_apart(novelty, new, np.array(study.names)[study.true], study.groups)
+    return told_apart(novelty, deepest, new, np.array(study.names)[study.true], study.groups)
 
 
 def told_apart(
-    novelty: npt.NDArray[np.float32],
+    cascade: npt.NDArray[np.float32],
+    slow_only: npt.NDArray[np.float32],
     new: npt.NDArray[np.bool_],
     labels: npt.NDArray[np.str_],
     groups: npt.NDArray[np.int64],
@@ -44,23 +46,32 @@ def told_apart(
     """Return what :func:`unknown` does of flows that may be of several studies.
 
     Args:
-        novelty: Of each flow's answer, float32 ``[n]``.
+        cascade: Novelty of each flow's answer, float32 ``[n]``.
+        slow_only: The same of the deepest tier's.
         new: Whether its class was never trained on, ``[n]``; some are.
         labels: True label of each flow, ``[n]``.
         groups: Capture of each flow, int64 ``[n]``.
     """
-    by_capture, capture_new = _means(novelty, groups, new)
-    comparable = not new.all()
-    found: dict[str, Any] = {
+    return {
         "classes": np.unique(labels[new]).tolist(),
         "flows": int(new.sum()),
         "captures": len(np.unique(groups[new])),
+        **_separated(cascade, new, groups),
+        "slow_only": _separated(slow_only, new, groups),
+    }
+
+
+def _separated(
+    novelty: npt.NDArray[np.float32], new: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    by_capture, capture_new = _means(novelty, groups, new)
+    found: dict[str, Any] = {
         "auroc_by_flow": None,
         "auroc_by_capture": None,
         "flagged": None,
         "flagged_from": None,
     }
-    if comparable:
+    if not new.all():
         found |= {
             "auroc_by_flow": round(auroc(novelty, new), 4),
             "auroc_by_capture": round(auroc(by_capture, capture_new), 4),

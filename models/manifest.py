@@ -13,7 +13,7 @@ from flows.packet import MAX_DEPTH
 from models.calibration import Kind
 from models.features import FEATURE_SCHEMA
 from models.novelty import UNKNOWN
-from models.novelty_files import NOVELTY_FILES
+from models.novelty_files import NOVELTY_FILES, UNGROUPED_NOVELTY_FILES
 from models.validation import VALIDATION_FILES
 
 __all__ = [
@@ -75,7 +75,7 @@ class TierEntry(_Strict):
         files: Names of its files, in that folder.
         calibration: Of its confidence.
         novelty_files: Names of the files of its novelty, in the folder ``novelty<tier>``: all of
-            :data:`models.novelty_files.NOVELTY_FILES` or none.
+            :data:`models.novelty_files.NOVELTY_FILES`, or of those of before, or none.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9@._-]{0,63}$")
@@ -143,7 +143,7 @@ class Manifest(_Strict):
                 self.classes
             ):
                 raise ValueError(f"{tier.name}: there is not one threshold for each class")
-            if tier.novelty_files not in ((), NOVELTY_FILES):
+            if tier.novelty_files not in ((), NOVELTY_FILES, UNGROUPED_NOVELTY_FILES):
                 raise ValueError(f"{tier.name}: {', '.join(NOVELTY_FILES)} are kept, or nothing")
             listed |= {f"gate{i}/{name}" for name in tier.gate_files}
             listed |= {f"novelty{i}/{name}" for name in tier.novelty_files}

@@ -1,8 +1,8 @@
 """How strange a flow is to a tier: whether it may be of a class that nobody trained it on.
 
 Two signs, each one a rank among flows of known classes: the entropy of the tier's scores (it does
-not know which class), and the distance of the flow's columns to the nearest of a few prototypes
-(it has seen nothing like it; k-means, Lloyd 1982). Forests are often sure of what they have never
+not know which class), and the distance of the flow's columns to the nearest known flow (it has seen
+nothing like it; :mod:`models.known_flows`). Forests are often sure of what they have never
 seen, and distances grow with what no class depends on: alone, either one misses what the other
 finds (docs/decisions/0010-unknown-flows.md). Both ranks are added, and what is rare by either one
 counts for more: else a flow unlike all others could never be strange to a tier that is sure of it.
@@ -19,26 +19,12 @@ import numpy.typing as npt
 
 from flows.compiled import compiled
 from flows.packet import Array
+from models.known_flows import KnownFlows
 
-__all__ = [
-    "FURTHEST",
-    "MOST_PROTOTYPES",
-    "UNKNOWN",
-    "Novelty",
-    "Ranks",
-    "added",
-    "entropies",
-    "squared_distances",
-]
+__all__ = ["UNKNOWN", "Novelty", "Ranks", "added", "entropies"]
 
 UNKNOWN = "unknown"
 """The label of flows that are too strange, if a bundle gives it."""
-
-MOST_PROTOTYPES = 1_024
-"""That a bundle may hold: each one costs every flow time."""
-
-FURTHEST = 5.0
-"""Standard deviations that a column may count for."""
 
 _TAIL_WEIGHT = 0.25  # of each power of ten that a rank comes nearer to 1
 _RAREST = 1e-5  # what lies beyond all known flows counts as so rare
@@ -89,45 +75,19 @@ class Novelty:
     """Says how strange flows are to a tier.
 
     Args:
-        mean: Of each column of :func:`models.features.flow_features`, float32 ``[columns]``.
-        scale: What a column's difference to its mean is multiplied with, float32 ``[columns]``.
-        prototypes: Columns of flows as they are, so scaled, float32 ``[prototypes, columns]``.
+        known: Known flows.
         entropy: Ranks of the entropy of the scores.
-        distance: Ranks of the squared distance to the nearest prototype.
+        distance: Ranks of the squared distance to the nearest known flow.
         both: Ranks of what :func:`added` makes of these two ranks.
 
     Attributes:
-        columns: Number of columns.
-
-    Raises:
-        ValueError: The arrays contradict each other, or walking them would take too long.
+        columns: Number of columns of :func:`models.features.flow_features`.
     """
 
-    def __init__(
-        self,
-        mean: npt.NDArray[np.float32],
-        scale: npt.NDArray[np.float32],
-        prototypes: npt.NDArray[np.float32],
-        entropy: Ranks,
-        distance: Ranks,
-        both: Ranks,
-    ) -> None:
-        if prototypes.ndim != 2 or not 0 < len(prototypes) <= MOST_PROTOTYPES:
-            raise ValueError(f"{prototypes.shape} are not 1 to {MOST_PROTOTYPES:,} prototypes")
-        self.columns = prototypes.shape[1]
-        if not self.columns or mean.shape != (self.columns,) or scale.shape != (self.columns,):
-            raise ValueError("there is not one mean and one scale for each column of prototypes")
-        if not all(np.isfinite(array).all() for array in (mean, scale, prototypes)):
-            raise ValueError("means, scales and prototypes must be finite")
-        if (scale <= 0).any() or (np.abs(prototypes) > FURTHEST).any():
-            raise ValueError("scales must be above 0, and prototypes near the mean")
-        self.mean = np.array(mean, np.float32)
-        self.scale = np.array(scale, np.float32)
-        self.prototypes = np.array(prototypes, np.float32, order="C")
+    def __init__(self, known: KnownFlows, entropy: Ranks, distance: Ranks, both: Ranks) -> None:
+        self.known = known
+        self.columns = known.columns
         self.entropy, self.distance, self.both = entropy, distance, both
-        # By column: so all prototypes are compared at once, and each sum is made in the order of
-        # the columns whatever the processor does at a time.
-        self._by_column = np.ascontiguousarray(self.prototypes.T)
 
     def __call__(
         self, scores: npt.NDArray[np.float32], columns: npt.NDArray[np.float32]
@@ -143,7 +103,7 @@ class Novelty:
         """
         if columns.shape != (len(scores), self.columns):
             raise ValueError(f"columns {columns.shape}: [{len(scores)}, {self.columns}] was due")
-        distance = squared_distances(columns, self.mean, self.scale, self._by_column)
+        distance = self.known.squared_distances(columns)
         return self.both(added(entropies(scores), distance, self.entropy, self.distance))
 
 
@@ -173,25 +133,6 @@ def entropies(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return out
 
 
-def squared_distances(
-    columns: npt.NDArray[np.float32],
-    mean: npt.NDArray[np.float32],
-    scale: npt.NDArray[np.float32],
-    by_column: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float32]:
-    """Return each flow's squared distance to the nearest prototype, float32 ``[n]``.
-
-    Args:
-        columns: float32 ``[n, columns]``.
-        mean: See :class:`Novelty`, and so is ``scale``.
-        scale: What differences to the mean are multiplied with.
-        by_column: The prototypes, by column, float32 ``[columns, prototypes]``.
-    """
-    out = np.empty(len(columns), np.float32)
-    _distances(np.array(columns, np.float32, order="C"), mean, scale, by_column, out)
-    return out
-
-
 @compiled
 def _entropies(scores: Array, out: Array) -> None:
     for i in range(len(scores)):
@@ -201,25 +142,6 @@ def _entropies(scores: Array, out: Array) -> None:
             if score > 0.0:
                 total -= score * log(score)
         out[i] = total
-
-
-@compiled
-def _distances(columns: Array, mean: Array, scale: Array, by_column: Array, out: Array) -> None:
-    count = by_column.shape[1]
-    sums = np.empty(count, np.float32)
-    for i in range(len(columns)):
-        sums[:] = 0.0
-        for c in range(len(mean)):
-            at = (columns[i, c] - mean[c]) * scale[c]
-            at = min(max(at, np.float32(-5.0)), np.float32(5.0))  # FURTHEST
-            own = by_column[c]
-            for k in range(count):
-                off = own[k] - at
-                sums[k] += off * off
-        nearest = sums[0]
-        for k in range(1, count):
-            nearest = min(nearest, sums[k])
-        out[i] = nearest
 
 
 @compiled

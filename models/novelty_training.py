@@ -7,11 +7,13 @@ import numpy.typing as npt
 
 from models.candidates import Candidate, Task
 from models.features import flow_features
-from models.novelty import FURTHEST, Novelty, Ranks, added, entropies, squared_distances
+from models.known_flows import FURTHEST, KnownFlows, scaled, shortened
+from models.novelty import Novelty, Ranks, added, entropies
 
 __all__ = ["fit_novelty", "novelty_of"]
 
-_PROTOTYPES = 64  # more of them find hardly more, see docs/decisions/0010-unknown-flows.md
+_KEPT = 4_096  # known flows, and as many again without histories
+_GROUPS = 64
 _SMALLEST = 1e-6  # standard deviation, of columns that are always the same
 
 
@@ -33,7 +35,7 @@ def fit_novelty(
     fold: npt.NDArray[np.int64],
     *,
     bare: npt.NDArray[np.float32] | None = None,
-    prototypes: int = _PROTOTYPES,
+    kept: int = _KEPT,
     seed: int = 0,
 ) -> Novelty:
     """Learn what known flows look like, and how strange they are when they are not learned from.
@@ -44,8 +46,8 @@ def fit_novelty(
             ``[n, classes]``.
         fold: Fold of each flow, int64 ``[n]``; at least two.
         bare: The same flows' columns as they may come too, such as without their hosts' histories;
-            they are no stranger then, and get as many prototypes again.
-        prototypes: How many.
+            they are no stranger then, and as many of them are kept.
+        kept: Most known flows to keep; which ones is drawn.
         seed: Makes it repeatable.
 
     Raises:
@@ -55,41 +57,56 @@ def fit_novelty(
         raise ValueError("novelty needs flows of two folds at least")
     entropy = entropies(scores)
     distance = np.empty(len(columns), np.float32)
+    fewest = kept
     for one in np.unique(fold):
         rest = fold != one
         own = None if bare is None else bare[rest]
-        found = _prototypes(columns[rest], own, prototypes, seed)
-        distance[~rest] = squared_distances(
-            columns[~rest], *found[:2], np.ascontiguousarray(found[2].T)
-        )
+        known = _known(columns[rest], own, kept, seed)
+        distance[~rest] = known.squared_distances(columns[~rest])
+        fewest = min(fewest, len(known.flows) // (1 if bare is None else 2))
     by_entropy, by_distance = Ranks.of(entropy), Ranks.of(distance)
     both = Ranks.of(added(entropy, distance, by_entropy, by_distance))
-    return Novelty(
-        *_prototypes(columns, bare, prototypes, seed),
-        entropy=by_entropy,
-        distance=by_distance,
-        both=both,
-    )
+    # Among more flows the nearest one would be nearer than the ranks have it.
+    return Novelty(_known(columns, bare, max(fewest, 1), seed), by_entropy, by_distance, both)
 
 
-def _prototypes(
-    columns: npt.NDArray[np.float32],
-    bare: npt.NDArray[np.float32] | None,
-    prototypes: int,
-    seed: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return means, scales and the centres of clusters (Sculley 2010)."""
+def _known(
+    columns: npt.NDArray[np.float32], bare: npt.NDArray[np.float32] | None, kept: int, seed: int
+) -> KnownFlows:
+    """Choose flows to keep, no two alike, and put them into groups (Sculley 2010)."""
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    mean = columns.mean(axis=0, dtype=np.float64).astype(np.float32)
-    deviation = columns.std(axis=0, dtype=np.float64)
+    short = shortened(columns)
+    mean = short.mean(axis=0, dtype=np.float64).astype(np.float32)
+    deviation = short.std(axis=0, dtype=np.float64)
     scale = (1.0 / (deviation + _SMALLEST)).astype(np.float32)
-    centres = []
-    for known in (columns,) if bare is None else (columns, bare):
-        scaled = np.clip((known - mean) * scale, -FURTHEST, FURTHEST)
-        model = MiniBatchKMeans(min(prototypes, len(scaled)), n_init=1, random_state=seed)
-        with threadpool_limits(1):  # sums over threads differ from run to run
-            centres.append(model.fit(scaled).cluster_centers_)
-    clipped = np.clip(np.concatenate(centres), -FURTHEST, FURTHEST)
-    return mean, scale, clipped.astype(np.float32)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for known in (short,) if bare is None else (short, shortened(bare)):
+        different = np.unique(scaled(known, mean, scale), axis=0)
+        parts.append(rng.permutation(different)[:kept])
+    flows = np.unique(np.concatenate(parts), axis=0)
+    groups = min(_GROUPS, int(np.ceil(np.sqrt(len(flows)))))
+    model = MiniBatchKMeans(groups, n_init=1, random_state=seed)
+    with threadpool_limits(1):  # sums over threads differ from run to run
+        model.fit(flows)
+    centres = np.clip(model.cluster_centers_, -FURTHEST, FURTHEST).astype(np.float32)
+    group = _group_of(flows, centres)
+    held, group = np.unique(group, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(len(held) + 1)).astype(np.int64)
+    return KnownFlows(mean, scale, flows[order], centres[held], starts)
+
+
+def _group_of(
+    flows: npt.NDArray[np.float32], centres: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """Return the nearest centre of each flow, int64 ``[n]``."""
+    best = np.full(len(flows), np.inf)
+    group = np.zeros(len(flows), np.int64)
+    for g, centre in enumerate(centres):
+        distance = ((flows - centre).astype(np.float64) ** 2).sum(axis=1)
+        group[distance < best] = g
+        best = np.minimum(best, distance)
+    return group

@@ -129,14 +129,15 @@ def _unknown(found: dict[str, Any]) -> Table:
     table = plain_table(
         f"{found['flows']:,} flows of {len(found['classes'])} classes never trained on, in "
         f"{found['captures']} captures",
-        ("", ""),
+        ("novelty", "cascade", "slow only"),
     )
-    table.show_header = False
-    table.add_row("AUROC by flow", _f1(found["auroc_by_flow"]))
-    table.add_row("AUROC by capture", _f1(found["auroc_by_capture"]))
-    for share, value in (found["flagged"] or {}).items():
+    ways = (found, found["slow_only"])
+    table.add_row("AUROC by flow", *(_f1(way["auroc_by_flow"]) for way in ways))
+    table.add_row("AUROC by capture", *(_f1(way["auroc_by_capture"]) for way in ways))
+    for share in found["flagged"] or {}:
         table.add_row(
-            f"stranger than all but {float(share):.0%} of the known flows", _percent(value)
+            f"stranger than all but {float(share):.0%} of the known flows",
+            *(_percent(way["flagged"][share]) for way in ways),
         )
     return table
 

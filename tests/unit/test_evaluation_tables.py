@@ -40,17 +40,18 @@ def test_tables_for_which_there_is_nothing_to_say_are_left_out(result: dict[str,
 
 def test_unknown_flows_and_flows_without_histories_are_shown(result: dict[str, Any]) -> None:
     own = {"weighted_f1": 0.7123, "macro_f1": 0.6, "waited_at_most_16ms": 0.5}
-    new = {
-        "classes": ["lamp", "lock"],
-        "flows": 1_234,
-        "captures": 7,
+    told = {
         "auroc_by_flow": 0.804,
         "auroc_by_capture": 0.835,
         "flagged": {"0.01": 0.12, "0.05": 0.34},
     }
+    slow = {"auroc_by_flow": 0.9, "auroc_by_capture": 0.95, "flagged": {"0.01": 0.5, "0.05": 0.6}}
+    which = {"classes": ["lamp", "lock"], "flows": 1_234, "captures": 7}
+    new = {**which, **told, "slow_only": slow}
     text = shown({**result, "without_host": {"cascade": own, "slow_only": own}, "unknown": new})
     for part in ("0.712", "1,234 flows of 2 classes", "7 captures", "0.804", "0.835",
-                 "all but 1%", "12.0%", "34.0%"):  # fmt: skip
+                 "all but 1%", "12.0%", "34.0%", "0.950", "60.0%"):  # fmt: skip
         assert part in text
-    nobody_known = {**new, "auroc_by_flow": None, "auroc_by_capture": None, "flagged": None}
+    nothing = dict.fromkeys(told)
+    nobody_known = {**which, **nothing, "slow_only": nothing}
     assert "AUROC by flow" in shown({**result, "unknown": nobody_known})

@@ -76,6 +76,12 @@ def test_a_class_unlike_all_others_is_told_and_twins_are_not() -> None:
     for found in (strange, plain):
         assert 0.0 <= found.unknown["auroc_by_flow"] <= 1.0
         assert set(found.unknown["flagged"]) == {"0.01", "0.05"}
+        assert set(found.unknown) - set(found.unknown["slow_only"]) == {
+            "classes",
+            "flows",
+            "captures",
+            "slow_only",
+        }
     assert strange.unknown["flagged"]["0.05"] > plain.unknown["flagged"]["0.05"] + 0.05
     again = leave_classes_out(data, QUICK, folds=6)
     assert again.folds == plain.folds
