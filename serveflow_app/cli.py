@@ -13,6 +13,8 @@ from rich.markup import escape
 from benchmarks.cli import app as bench
 from flows.errors import ServeFlowError, SettingsError
 from serveflow_app import commands
+from serveflow_app.cli_agent import config, doctor, top
+from serveflow_app.cli_collect import collect_command
 from serveflow_app.options import (
     Bundle,
     Captures,
@@ -47,6 +49,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench)
+app.command("collect")(collect_command())
+app.add_typer(config)
+app.command()(doctor)
+app.command()(top)
 
 
 @app.command()
