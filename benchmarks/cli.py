@@ -147,7 +147,8 @@ def live(
         list[float] | None,
         typer.Option(
             help="Packets per second to offer; several times for several. 0: as fast as can be.",
-            min=0.0, show_default="300000 and 0",
+            min=0.0,
+            show_default="300000 and 0",
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long to play.", min=1.0)] = 5.0,

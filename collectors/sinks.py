@@ -1,99 +1,107 @@
-"""Where final verdicts go."""
+"""Where final verdicts go: the protocol of sinks."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from collectors.collector import Settled
-from flows.keys import FiveTuple, addresses_of, community_id
-from flows.packet import Protocol
-from flows.verdict import Reason
+from collectors.exchange import Settled
+from flows.records import joined, taken
 
-__all__ = ["JsonLinesSink", "verdict_lines"]
-
-
-def _iso_time(time_ns: int) -> str:
-    """Return a capture time as ISO 8601 in UTC, to the nanosecond."""
-    return f"{np.datetime64(time_ns, 'ns')}Z"
+__all__ = ["Sink", "Verdicts"]
 
 
-def verdict_lines(
-    settled: Settled, classes: tuple[str, ...], tiers: tuple[str, ...], model_version: str
-) -> list[dict[str, Any]]:
-    """Return one JSON object per final verdict.
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Final verdicts and all that a reader needs to understand them.
 
-    Args:
-        settled: The flows.
+    Attributes:
+        settled: The flows and their verdicts.
         classes: Names of the labels.
         tiers: Names of the tiers.
         model_version: The bundle that judged.
-    """
-    lines = []
-    sources, destinations = addresses_of(settled.flows)
-    for i, (flow, verdict) in enumerate(zip(settled.flows, settled.verdicts, strict=True)):
-        five_tuple = FiveTuple(
-            sources[i],
-            destinations[i],
-            int(flow["src_port"]),
-            int(flow["dst_port"]),
-            int(flow["protocol"]),
-        )
-        wait_ns = int(verdict["wait_ns"])
-        queue_ns, infer_ns = int(settled.queue_ns[i]), int(settled.infer_ns[i])
-        lines.append(
-            {
-                "flow_id": int(flow["flow_id"]),
-                "community_id": community_id(five_tuple),
-                "src_ip": str(five_tuple.src),
-                "src_port": five_tuple.src_port,
-                "dest_ip": str(five_tuple.dst),
-                "dest_port": five_tuple.dst_port,
-                "proto": Protocol(five_tuple.protocol).name,
-                "start_time": _iso_time(int(flow["start_time_ns"])),
-                "label": classes[verdict["label"]],
-                "confidence": round(float(verdict["confidence"]), 4),
-                "novelty": round(float(verdict["novelty"]), 4),
-                "tier": tiers[verdict["tier"]],
-                "packets_used": int(verdict["packets_used"]),
-                "reason": Reason(verdict["reason"]).text,
-                "model_version": model_version,
-                "latency_ms": {
-                    "wait": wait_ns / 1e6,
-                    "queue": queue_ns / 1e6,
-                    "infer": infer_ns / 1e6,
-                    "total": (wait_ns + queue_ns + infer_ns) / 1e6,
-                },
-            }
-        )
-    return lines
-
-
-class JsonLinesSink:
-    """Writes one JSON object per line and final verdict.
-
-    Args:
-        path: The file, made anew.
+        collector: Whose flow ids these are.
+        interface: Where the packets were seen; None: not on an interface.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: IO[str] = path.open("w", encoding="utf-8")
+    settled: Settled
+    classes: tuple[str, ...]
+    tiers: tuple[str, ...]
+    model_version: str
+    collector: str
+    interface: str | None = None
 
-    def write(self, lines: list[dict[str, Any]]) -> None:
-        """Write verdict lines."""
-        self._file.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    def __len__(self) -> int:
+        return len(self.settled.flows)
 
-    def __enter__(self) -> JsonLinesSink:
-        return self
+    def rows(self, rows: npt.ArrayLike) -> Verdicts:
+        """Return some of them, by their indices ``[k]``."""
+        at = np.asarray(rows, np.intp)
+        own = self.settled
+        settled = Settled(
+            taken(own.flows, at), taken(own.verdicts, at), own.queue_ns[at], own.infer_ns[at]
+        )
+        return replace(self, settled=settled)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
+    def goes_with(self, other: Verdicts) -> bool:
+        """Tell whether all but the flows is the same as with ``other``."""
+        return (
+            self.model_version == other.model_version
+            and self.classes == other.classes
+            and self.tiers == other.tiers
+            and self.collector == other.collector
+            and self.interface == other.interface
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Verdicts]) -> Verdicts:
+        """Return one or more that go with each other as one."""
+        if len(parts) == 1:
+            return parts[0]
+        every = [part.settled for part in parts]
+        settled = Settled(
+            joined([np.ascontiguousarray(one.flows) for one in every]),
+            joined([np.ascontiguousarray(one.verdicts) for one in every]),
+            np.concatenate([one.queue_ns for one in every]),
+            np.concatenate([one.infer_ns for one in every]),
+        )
+        return replace(parts[0], settled=settled)
+
+
+class Sink(Protocol):
+    """Takes final verdicts; used by one thread at a time, and may block.
+
+    :class:`collectors.queued_sink.QueuedSink` keeps the waiting away from who has the verdicts.
+    """
+
+    def write(self, found: Verdicts) -> None:
+        """Write verdicts.
+
+        Raises:
+            SinkError: They are not written, or only those that are not in its ``left``.
+        """
+
+    def flush(self) -> None:
+        """Do what is due by time; called after writing, and about once a second when idle.
+
+        Raises:
+            SinkError: It could not be done.
+        """
+
+    def reopen(self) -> None:
+        """Open anew by name what may have been renamed or removed since.
+
+        Raises:
+            SinkError: It cannot be opened.
+        """
+
+    def close(self) -> None:
+        """Write what is left and let go of everything; the second time, do nothing.
+
+        Raises:
+            SinkError: Something could not be written.
+        """

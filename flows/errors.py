@@ -13,6 +13,7 @@
     ├── BundleError                  a model bundle is damaged, incomplete or of another version
     ├── LabelsError                  a labels file is missing columns or names no known flow
     ├── SettingsError                a setting is unknown or out of range
+    ├── SinkError                    verdicts cannot be written; trying again may help
     └── ServiceError                 the service did not answer as it should
         ├── ServiceUnavailableError  it cannot be reached, or is not ready; trying again may help
         │   └── OverloadedError      it has more to do than it can; try again a little later
@@ -23,6 +24,7 @@ Each message names the thing, says what is wrong and, where there is one, what t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ServiceRefusedError",
     "ServiceUnavailableError",
     "SettingsError",
+    "SinkError",
     "WireError",
     "WireSchemaError",
 ]
@@ -96,6 +99,19 @@ class LabelsError(ServeFlowError):
 
 class SettingsError(ServeFlowError):
     """A setting is unknown or out of range."""
+
+
+class SinkError(ServeFlowError):
+    """Verdicts cannot be written; trying again may help.
+
+    Args:
+        message: What to tell.
+        left: The rows of what was to be written that have not been; None: all of them.
+    """
+
+    def __init__(self, message: str, left: Sequence[int] | None = None) -> None:
+        super().__init__(message)
+        self.left = left
 
 
 class ServiceError(ServeFlowError):

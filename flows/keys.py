@@ -16,15 +16,15 @@ import numpy as np
 
 from flows.packet import Protocol, Records
 
-__all__ = ["Address", "FiveTuple", "FlowKey", "addresses_of", "community_id"]
+__all__ = ["ICMP_PAIRS", "Address", "FiveTuple", "FlowKey", "addresses_of", "community_id"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-# ICMP messages and their answers, as Community ID v1 pairs them; they stand where ports would.
-_PAIRS: dict[int, tuple[tuple[int, int], ...]] = {
+ICMP_PAIRS: dict[int, tuple[tuple[int, int], ...]] = {
     Protocol.ICMP: ((8, 0), (13, 14), (15, 16), (17, 18), (10, 9)),
     Protocol.ICMPV6: ((128, 129), (130, 131), (133, 134), (135, 136), (139, 140), (144, 145)),
 }
+"""ICMP messages and their answers, as Community ID v1 pairs them; they stand where ports would."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,7 +96,7 @@ def community_id(five_tuple: FiveTuple, seed: int = 0) -> str:
 
 def _one_way(five_tuple: FiveTuple) -> bool:
     """Tell whether it is an ICMP message that has no answer."""
-    pairs = _PAIRS.get(five_tuple.protocol)
+    pairs = ICMP_PAIRS.get(five_tuple.protocol)
     if pairs is None:
         return False
     return (five_tuple.src_port, five_tuple.dst_port) not in {

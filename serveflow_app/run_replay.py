@@ -11,9 +11,10 @@ from typing import Any
 from rich.markup import escape
 
 from collectors.collector import Collector, Settled
+from collectors.json_lines import JsonLinesSink
 from collectors.replay import CaptureOutcome, Replay, ReplaySettings
 from collectors.sender import Part, Sender
-from collectors.sinks import JsonLinesSink, verdict_lines
+from collectors.sinks import Verdicts
 from flows.errors import CaptureError
 from models.labels import LabelBook
 from serveflow_app.output import messages, progress_bar
@@ -90,9 +91,8 @@ def run_replay(
         def on_settled(capture: Path, settled: Settled, part: Part) -> None:
             tally.add(capture, settled, part)
             if sink is not None:
-                sink.write(
-                    verdict_lines(settled, part.classes, replay.schema.tiers, part.model_version)
-                )
+                tiers, version = replay.schema.tiers, part.model_version
+                sink.write(Verdicts(settled, part.classes, tiers, version, capture.name))
 
         def report(collector: Collector) -> None:
             if on_progress is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from collectors.collector import Settled
-from collectors.sinks import verdict_lines
+from collectors.json_lines import verdict_lines
 from deployments.json_form import verdicts_to_json
 from deployments.local import local_dispatcher, spec_of
 from flows.errors import BundleError
