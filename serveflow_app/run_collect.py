@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,29 +29,69 @@ from collectors.sinks import Verdicts
 from collectors.sources import Source
 from collectors.status import AgentStatus
 from collectors.warm_up import warm_up
-from flows.errors import ServiceError
+from flows.errors import ServiceError, WireError
 from flows.service_schema import ServiceSchema
 from serveflow_app.output import emit_json, messages
 
-__all__ = ["Collecting", "collect", "schema_of", "signals", "summary_of"]
+__all__ = [
+    "Collecting",
+    "collect",
+    "remember_schema",
+    "remembered_schema",
+    "schema_of",
+    "signals",
+    "source_in_words",
+    "status_line",
+    "summary_of",
+]
 
 _log = logging.getLogger(__name__)
 _SINKS_S = 30.0  # that sinks may take at the end
 _LOOK_S = 0.05
+_SCHEMA = "schema.json"  # in the spool's folder
 _ASK_S = (0.5, 10.0)  # from the first to the longest pause before the service is asked again
 
 
-def schema_of(sender: Sender, stop: threading.Event) -> ServiceSchema | None:
-    """Ask the service what it wants until it answers; None: ``stop`` was set before it did."""
+def schema_of(
+    sender: Sender, stop: threading.Event, known: ServiceSchema | None = None
+) -> ServiceSchema | None:
+    """Ask the service what it wants until it answers.
+
+    Args:
+        sender: The way to it.
+        stop: Ends the asking; None is returned then.
+        known: What it wanted last time: good enough to begin with while it is away.
+    """
     pause_s, longest_s = _ASK_S
     while not stop.is_set():
         try:
             return sender.schema()
         except ServiceError as error:
+            if known is not None:
+                _log.warning("%s Beginning with what it wanted last time.", error)
+                return known
             _log.warning("%s Trying again in %.1f s.", error, pause_s)
         stop.wait(pause_s)
         pause_s = min(2 * pause_s, longest_s)
     return None
+
+
+def remembered_schema(folder: Path | None) -> ServiceSchema | None:
+    """Return what the service wanted last time, if a spool's folder tells."""
+    if folder is None:
+        return None
+    try:
+        return ServiceSchema.from_dict(json.loads((folder / _SCHEMA).read_text()))
+    except (OSError, ValueError, WireError):
+        return None
+
+
+def remember_schema(folder: Path, schema: ServiceSchema) -> None:
+    """Write what the service wants into a spool's folder; without that it is asked for anew."""
+    try:
+        (folder / _SCHEMA).write_text(json.dumps(schema.to_dict()))
+    except OSError as error:
+        _log.warning("spool %s: %s", folder, error.strerror)
 
 
 class Collecting:
@@ -83,7 +125,8 @@ class Collecting:
             stack.callback(sender.close)
             self._sinks = open_sinks(settings.sinks)
             stack.callback(lambda: close_all(self._sinks, _SINKS_S))
-            schema = schema_of(sender, self._stop)
+            folder = settings.spool.folder
+            schema = schema_of(sender, self._stop, remembered_schema(folder))
             if schema is None:
                 return self.status()
             warm_up(with_header=schema.header)
@@ -97,9 +140,10 @@ class Collecting:
                 settings.drain_s,
             )
             spool = None
-            if settings.spool.folder is not None:
-                spool = DiskSpool(settings.spool.folder, settings.spooling(), name, schema)
+            if folder is not None:
+                spool = DiskSpool(folder, settings.spooling(), name, schema)
                 stack.callback(spool.close)
+                remember_schema(folder, schema)
             own = service_endpoints(settings.to) if self._source.interface else ()
             source = self.opener(replace(self._source, with_header=schema.header, exclude=own))
             stack.callback(source.close)
