@@ -148,5 +148,7 @@ def _look(pids: dict[str, int]) -> _Look:
                 files[name] = len(os.listdir(f"/proc/{pid}/fd"))
             except OSError:
                 continue  # it has ended meanwhile
+            if not pages:
+                continue  # likewise, and nobody has asked for its exit status yet
             memory[name] = pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
     return _Look(time.monotonic(), memory, files)

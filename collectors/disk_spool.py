@@ -166,7 +166,7 @@ class DiskSpool:
         if self._active is None and self._waiting and healthy:
             self._active = self._waiting.popleft()()
         if self._active is not None and self._active.pump():
-            self._drained += self._active.collector.ledger.settled
+            self._drained += self._active.expected
             self._active = None
 
     def set_aside(self, collector: Collector) -> int:

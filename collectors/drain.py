@@ -51,6 +51,11 @@ class Drain:
         delivery: The collector's.
         on_done: Called once when each flow has its final verdict.
         expected: How many flows there are; it is done as soon as these have their verdicts.
+
+    Attributes:
+        what: What flows these are.
+        collector: Who sends them.
+        expected: How many there were; fewer are found where the disk was short or damaged.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Drain:
         self.delivery = delivery
         self._records = records
         self._on_done = on_done
-        self._expected = expected
+        self.expected = expected
         self._read = False  # to the end
 
     def pump(self) -> bool:
@@ -88,7 +93,7 @@ class Drain:
             if not len(record.numbers) and not len(record.ends):
                 break  # nothing but the time
         self.delivery.pump(0.0, hurry=self._read)
-        complete = self._read or collector.ledger.admitted >= self._expected
+        complete = self._read or collector.ledger.admitted >= self.expected
         if complete and not collector.open_flows and not collector.in_flight:
             self._on_done()
             return True

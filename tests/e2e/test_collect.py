@@ -79,7 +79,7 @@ def test_a_pipe_is_collected_and_a_signal_ends_it_with_every_verdict(
 ) -> None:
     data = (test_runs / "run-01.pcap").read_bytes()
     eve = tmp_path / "eve.json"
-    with collect("-", "--to", running.separate, "--sink", f"eve:{eve}",
+    with collect("-", "--to", running.separate_grpc, "--sink", f"eve:{eve}",
                  stdin=subprocess.PIPE) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
