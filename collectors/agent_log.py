@@ -28,7 +28,9 @@ _MOST_KNOWN = 256
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _OWN}
+    # Ray marks every record of a process that has imported it, under a name of its own.
+    told = {key: value for key, value in vars(record).items() if key not in _OWN}
+    return {key: value for key, value in told.items() if not key.startswith("_")}
 
 
 def _time(record: logging.LogRecord) -> str:

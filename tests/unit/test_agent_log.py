@@ -40,7 +40,8 @@ def logged(
 
 def test_a_line_for_people() -> None:
     stream = logged("text")
-    _log.info("%d flows", 3, extra={"sink": "eve:/a b", "count": 2, "empty": ""})
+    extra = {"sink": "eve:/a b", "count": 2, "empty": "", "_others": "private"}
+    _log.info("%d flows", 3, extra=extra)
     time, rest = stream.getvalue().split(" ", 1)
     assert time.endswith("Z")
     assert rest == 'INFO    3 flows sink="eve:/a b" count=2 empty=""\n'
