@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from serveflow_app.output import messages
+from serveflow_app.ports import free_ports
 from serveflow_app.serve_config import (
     check_bundles,
     default_config,
@@ -48,7 +48,7 @@ def config_under_test(
     if bundle is not None:
         args["bundle"] = str(bundle_folder(bundle).resolve())
     loaded = load_config(config or default_config())
-    ports = _free_ports(2)
+    ports = free_ports(2)
     checked = override(
         loaded,
         host=DEFAULT_HOST,
@@ -73,11 +73,3 @@ def started(config: dict[str, Any]) -> Iterator[tuple[Service, float]]:
             for app in config["applications"][1:]:
                 service.wait_ready(route_prefix=app["route_prefix"])
         yield service, took_s
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((DEFAULT_HOST, 0))
-        return [probe.getsockname()[1] for probe in probes]

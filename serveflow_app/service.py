@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +22,7 @@ import yaml
 from collectors.sender import HttpSender
 from deployments.grpc_address import HOOK, keep_grpc_on_loopback
 from flows.errors import ServiceError
+from serveflow_app.ports import free_ports
 from serveflow_app.processes import end_session
 from serveflow_app.serve_config import grpc_port_of, http_port_of, serveflow_apps
 from serveflow_app.settings import DEFAULT_HOST, AppArgs
@@ -64,7 +64,7 @@ def service_environment() -> dict[str, str]:
 
 def _proxy_environment(folder: Path) -> dict[str, str]:
     """Give Ray's proxies files and ports of their own, so that several services fit on one box."""
-    stats_port, metrics_port, http_port, grpc_port = _free_ports(4)
+    stats_port, metrics_port, http_port, grpc_port = free_ports(4)
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy.sock"),
@@ -95,14 +95,6 @@ def _host(config: dict[str, Any]) -> str:
 def _end_with_parent() -> None:
     """Have the kernel interrupt this process when its parent dies, even of SIGKILL (Linux)."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 class Service:
