@@ -24,7 +24,7 @@ test: install ## Run all tests
 	tools/need.sh tcpreplay
 	tools/need.sh curl
 	command -v ip >/dev/null || tools/need.sh --package iproute2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: install ## Lint, types, import arrows
 	$(BIN)/ruff check .

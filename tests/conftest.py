@@ -20,6 +20,14 @@ from serveflow_app.service import Service
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all that start services or networks in the same."""
+    for item in items:
+        folder = item.path.parent.name
+        group = "services" if folder in ("demo", "e2e", "serve") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""
