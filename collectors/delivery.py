@@ -44,7 +44,7 @@ class DeliverySettings:
             and what it refuses is sent again too, as an operator may mend what it is refused for.
     """
 
-    max_in_flight: int = 2
+    max_in_flight: int = 1
     max_open: int = 32
     batch_delay_s: float = 0.003
     tick_s: float = 0.25
