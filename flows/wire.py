@@ -57,6 +57,7 @@ MAX_BATCH_PACKETS = 65_536
 
 _MAX_TIME_NS = 1 << 62  # leaves room for adding waits without overflow; the year 2116
 _MAX_NAME = 128
+_NO_END, _LAST_END = int(FlowEndReason.NONE), int(max(FlowEndReason))
 
 
 PACKET_SCHEMA: pa.Schema = schema_of(packet_dtype(False))
@@ -158,7 +159,7 @@ def new_flows_of(packets: Records) -> int:
 
 
 def _firsts(index: np.ndarray[Any, Any], mark: np.ndarray[Any, Any]) -> int:
-    return int(((index == 0) & (mark == FlowEndReason.NONE)).sum())
+    return int(np.count_nonzero((index == 0) & (mark == _NO_END)))
 
 
 def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> PacketBatch:
@@ -265,11 +266,10 @@ def _first_line(error: BaseException) -> str:
 
 def malformed_rows(packets: Records) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Tell which rows, bool ``[n]``, of ``PACKET_DTYPE [n]`` cannot be a packet or an end mark."""
-    is_mark = packets["flow_end_reason"] != FlowEndReason.NONE
+    ends, times = packets["flow_end_reason"], packets["time_ns"]
     return np.asarray(
-        (packets["flow_end_reason"] > max(FlowEndReason))
-        | (~is_mark & (packets["packet_index"] >= MAX_DEPTH))
-        | (packets["time_ns"] < 0)
-        | (packets["time_ns"] >= _MAX_TIME_NS)
+        (ends > _LAST_END)
+        | ((ends == _NO_END) & (packets["packet_index"] >= MAX_DEPTH))
+        | (times.view(np.uint64) >= _MAX_TIME_NS)  # those before 1970 as well
         | (packets["from_originator"] > 1)
     )
