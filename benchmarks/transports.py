@@ -22,7 +22,8 @@ from flows.errors import (
 )
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
-from flows.wire import ARROW_STREAM, NEW_FLOWS, VerdictReader
+from flows.verdict_wire import VerdictReader
+from flows.wire import ARROW_STREAM, NEW_FLOWS
 
 __all__ = ["TRANSPORTS", "HttpTransport", "Transport", "check_transport", "open_transport"]
 

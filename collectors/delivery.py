@@ -25,6 +25,8 @@ __all__ = ["Delivery", "DeliverySettings"]
 _NS = 1_000_000_000
 _LOOK_S = 0.0005  # least time between two looks for packets that are due
 _REST_S = 0.02  # the same while an answer is awaited, which ends it
+_WEIGHT = 0.125  # of the latest answer in what answers take
+_LONG_S = 0.1  # what longer answers count as: the next batch need not wait for so long
 _FIRST_BACK_OFF_S, _MOST_BACK_OFF_S = 0.2, 5.0
 
 
@@ -35,7 +37,8 @@ class DeliverySettings:
     Attributes:
         max_in_flight: Batches at a time of which no part of the answer has come.
         max_open: Batches at a time of which the answer has not ended.
-        batch_delay_s: Least time between two batches, so that small ones grow.
+        batch_delay_s: Least time between two batches, so that small ones grow. Where several may
+            be in flight it is more if answers take long: they leave evenly.
         tick_s: A quiet wire still moves the watermark so often.
         give_up_after_s: How long the service may be away before that is an error; None: for ever,
             and what it refuses is sent again too, as an operator may mend what it is refused for.
@@ -43,7 +46,7 @@ class DeliverySettings:
 
     max_in_flight: int = 1
     max_open: int = 32
-    batch_delay_s: float = 0.005
+    batch_delay_s: float = 0.003
     tick_s: float = 0.25
     give_up_after_s: float | None = 30.0
 
@@ -87,6 +90,7 @@ class Delivery:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._unanswered: set[int] = set()
         self._last_send_ns = 0
+        self._trip_s = 0.0  # what a first answer takes, of late
         self._last_heard_ns = time.monotonic_ns()
         self._last_check_ns = 0
         self._failing = 0  # failures since an answer has come to its end
@@ -153,7 +157,7 @@ class Delivery:
             collector.resend_overdue(now_ns)
         while self._may_send() and now_ns >= self._retry_at_ns:
             since_s = (now_ns - self._last_send_ns) / _NS
-            grown = since_s >= settings.batch_delay_s or hurry or collector.lags_behind
+            grown = since_s >= self._gap_s() or hurry or collector.lags_behind
             tick = since_s >= settings.tick_s and collector.open_flows > 0
             if not ((collector.has_work and grown) or tick):
                 return
@@ -180,8 +184,15 @@ class Delivery:
         return wait_s
 
     def _until_send_s(self) -> float:
-        next_ns = self._last_send_ns + int(self._settings.batch_delay_s * _NS)
+        next_ns = self._last_send_ns + int(self._gap_s() * _NS)
         return max(max(next_ns, self._retry_at_ns) - time.monotonic_ns(), 0) / _NS
+
+    def _gap_s(self) -> float:
+        """Return the least time from one batch to the next."""
+        settings = self._settings
+        if settings.max_in_flight == 1:
+            return settings.batch_delay_s
+        return max(settings.batch_delay_s, self._trip_s / settings.max_in_flight)
 
     def _may_send(self) -> bool:
         """Tell whether the service keeps up: verdicts on packet 1 come long before the others."""
@@ -192,7 +203,11 @@ class Delivery:
         )
 
     def _take(self, event: _Event) -> None:
-        self._unanswered.discard(event.out.number)
+        if event.out.number in self._unanswered:
+            self._unanswered.discard(event.out.number)
+            if event.part is not None:
+                trip_s = min((event.wall_ns - event.out.formed_ns) / _NS, _LONG_S)
+                self._trip_s += (trip_s - self._trip_s) * _WEIGHT
         if event.part is not None:
             self._last_heard_ns = event.wall_ns
             self.part = event.part

@@ -26,14 +26,8 @@ from flows.errors import (
 )
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
-from flows.wire import (
-    ARROW_STREAM,
-    NEW_FLOWS,
-    PacketBatch,
-    VerdictReader,
-    encode_batch,
-    new_flows_of,
-)
+from flows.verdict_wire import VerdictReader
+from flows.wire import ARROW_STREAM, NEW_FLOWS, PacketBatch, encode_batch, new_flows_of
 
 __all__ = [
     "DEFAULT_RETRY_S",

@@ -16,7 +16,8 @@ from flows.errors import BodyTooLargeError, OverloadedError
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
-from flows.wire import MAX_BATCH_PACKETS, PacketBatch, VerdictWriter, open_batch
+from flows.verdict_wire import VerdictWriter
+from flows.wire import MAX_BATCH_PACKETS, PacketBatch, open_batch
 
 if TYPE_CHECKING:
     from deployments.metrics import Metrics  # Ray, which tests of this module do without

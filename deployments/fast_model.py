@@ -7,6 +7,7 @@ from pathlib import Path
 from ray import serve
 
 from deployments.local import LocalFastTiers
+from deployments.packed import PackedPackets, pack, unpack_packets
 from deployments.scaling import BusyTime
 from models.cascade import load_cascade
 
@@ -25,3 +26,7 @@ class FastModel(LocalFastTiers, BusyTime):
     def __init__(self, bundle: Path, fast_tiers: int) -> None:
         super().__init__(load_cascade(bundle, tiers=range(fast_tiers)))
         self.warm_up()
+
+    async def answer_packed(self, packets: PackedPackets) -> bytes:
+        """Judge first packets as :meth:`answer` does; return the answers' bytes."""
+        return pack(await self.answer(unpack_packets(packets)))

@@ -11,6 +11,7 @@ from typing import Any
 from ray import serve
 
 from deployments.local import LocalTracker
+from deployments.packed import PackedAbsorb, PackedAbsorbed, pack_absorbed, unpack_absorb
 from deployments.protocols import CascadeSpec
 
 __all__ = ["FlowTracker"]
@@ -27,6 +28,11 @@ class FlowTracker(LocalTracker):
     def __init__(self, spec: CascadeSpec) -> None:
         LocalTracker(spec).warm_up()
         super().__init__(spec)
+
+    async def absorb_packed(self, requests: list[PackedAbsorb]) -> list[PackedAbsorbed]:
+        """Take packets and marks in as :meth:`absorb` does."""
+        replies = await self.absorb([unpack_absorb(request) for request in requests])
+        return [pack_absorbed(reply) for reply in replies]
 
     async def status(self) -> dict[str, Any]:
         """Return the tracker's incarnation and its conservation counters."""

@@ -23,7 +23,7 @@ from flows.rpc.flow_classifier_pb2 import (
     StreamVerdictsRequest,
     StreamVerdictsResponse,
 )
-from flows.wire import VerdictWriter
+from flows.verdict_wire import VerdictWriter
 
 __all__ = ["GrpcMethods"]
 

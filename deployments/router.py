@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.answers import Answers, too_large
 from deployments.conservation import conservation
 from deployments.dispatch import Dispatcher
+from deployments.front import Front, answer_of_replica
 from deployments.grpc_methods import GrpcMethods
 from deployments.handles import HandleFastTiers, HandleSlowTiers, HandleTracker
 from deployments.json_form import JsonBatch, verdicts_to_json
@@ -36,6 +37,7 @@ from models.cascade import load_cascade
 __all__ = ["Router", "RouterSettings", "api"]
 
 JSON = "application/json"
+_PATH = "/v1/batches"
 _BODIES = 8  # of the largest size, which may be in memory before they are whole
 _JSON_BYTES = 4 * 1024 * 1024  # parsing JSON costs far more memory than its text
 
@@ -47,6 +49,7 @@ api = FastAPI(
     redoc_url=None,
 )
 add_problem_handlers(api)
+api.add_middleware(Front, api=api, path=_PATH, answer=answer_of_replica)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class Router(GrpcMethods, BusyTime):
         return local
 
     @api.post(
-        "/v1/batches",
+        _PATH,
         summary="Submit packets, get verdicts",
         openapi_extra={
             "requestBody": {

@@ -7,6 +7,7 @@ from pathlib import Path
 from ray import serve
 
 from deployments.local import LocalSlowTiers
+from deployments.packed import PackedDue, pack, unpack_due
 from deployments.scaling import BusyTime
 from models.cascade import load_cascade
 
@@ -26,3 +27,7 @@ class SlowModel(LocalSlowTiers, BusyTime):
     def __init__(self, bundle: Path, fast_tiers: int, tiers: int) -> None:
         super().__init__(load_cascade(bundle, tiers=range(fast_tiers, tiers)))
         self.warm_up()
+
+    async def answer_packed(self, due: PackedDue) -> bytes:
+        """Judge the due flows as :meth:`answer` does; return the answers' bytes."""
+        return pack(await self.answer(unpack_due(due)))

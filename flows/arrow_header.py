@@ -11,9 +11,10 @@ import struct
 
 from flows.errors import WireError
 
-__all__ = ["batch_header"]
+__all__ = ["batch_header", "body_bytes"]
 
 _HEADER = 2  # Message.header
+_BODY_LENGTH = 3  # Message.bodyLength
 _LENGTH = 0  # RecordBatch.length
 _COMPRESSION = 3  # RecordBatch.compression
 
@@ -52,3 +53,23 @@ def batch_header(metadata: bytes) -> int:
     if rows < 0:
         raise WireError("the record batch claims a negative number of rows")
     return int(rows)
+
+
+def body_bytes(metadata: bytes) -> int:
+    """Return the length of the body that a message claims to have.
+
+    Args:
+        metadata: The message's flatbuffer.
+
+    Raises:
+        WireError: It cannot be read.
+    """
+    try:
+        (message,) = struct.unpack_from("<I", metadata, 0)
+        length = _field(metadata, message, _BODY_LENGTH)
+        size = struct.unpack_from("<q", metadata, length)[0] if length else 0
+    except struct.error:
+        raise WireError("the message's header cannot be read") from None
+    if size < 0:
+        raise WireError("the message claims a body of negative length")
+    return int(size)

@@ -12,21 +12,20 @@ soon as the fast tiers have answered, later ones as flows settle.
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from flows.arrow_columns import from_arrow, schema_of, to_arrow
 from flows.arrow_header import batch_header
+from flows.batch_messages import BatchMessages, PlainBatch
 from flows.errors import WireError, WireSchemaError
 from flows.packet import MAX_DEPTH, FlowEndReason, Records, packet_dtype
-from flows.records import column, joined
-from flows.verdict import VERDICT_DTYPE
+from flows.records import joined
 
 __all__ = [
     "ARROW_STREAM",
@@ -34,11 +33,8 @@ __all__ = [
     "NEW_FLOWS",
     "PACKET_FORMAT",
     "PACKET_SCHEMA",
-    "VERDICT_FORMAT",
     "OpenedBatch",
     "PacketBatch",
-    "VerdictReader",
-    "VerdictWriter",
     "decode_batch",
     "encode_batch",
     "malformed_rows",
@@ -55,44 +51,24 @@ NEW_FLOWS = "serveflow-new-flows"
 can refuse the batch by it, before reading it."""
 
 PACKET_FORMAT = "serveflow.packets.v1"
-VERDICT_FORMAT = "serveflow.verdicts.v1"
 
 MAX_BATCH_PACKETS = 65_536
 """The most rows of one packet batch."""
 
 _MAX_TIME_NS = 1 << 62  # leaves room for adding waits without overflow; the year 2116
 _MAX_NAME = 128
+_NO_END, _LAST_END = int(FlowEndReason.NONE), int(max(FlowEndReason))
 
 
-def _columns(dtype: np.dtype[np.void]) -> list[str]:
-    return [name for name in dtype.names or () if name != "reserved"]
-
-
-def _schema(dtype: np.dtype[np.void]) -> pa.Schema:
-    return pa.schema([pa.field(c, _arrow_type(dtype[c]), nullable=False) for c in _columns(dtype)])
-
-
-def _arrow_type(dtype: np.dtype[Any]) -> pa.DataType:
-    # A record within a record is one column, not one for each of its fields: columns cost.
-    return pa.binary(dtype.itemsize) if _is_bytes(dtype) else pa.from_numpy_dtype(dtype)
-
-
-def _is_bytes(dtype: np.dtype[Any]) -> bool:
-    return bool(dtype.names or dtype.subdtype)
-
-
-PACKET_SCHEMA: pa.Schema = _schema(packet_dtype(False))
+PACKET_SCHEMA: pa.Schema = schema_of(packet_dtype(False))
 """The columns of a packet batch."""
 
-_WITH_HEADER: pa.Schema = _schema(packet_dtype(True))
+_WITH_HEADER: pa.Schema = schema_of(packet_dtype(True))
 
 
 def packet_schema(with_header: bool) -> pa.Schema:
     """Return the columns of a packet batch, with the column ``header`` or without."""
     return _WITH_HEADER if with_header else PACKET_SCHEMA
-
-
-_VERDICT_SCHEMA: pa.Schema = _schema(VERDICT_DTYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,45 +86,44 @@ class PacketBatch:
     packets: Records
 
 
-def _to_arrow(records: Records, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [_to_column(np.ascontiguousarray(column(records, f.name)), f.type) for f in schema]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _to_column(values: np.ndarray[Any, np.dtype[Any]], kind: pa.DataType) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-
-
-def _from_column(given: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    if not _is_bytes(dtype):
-        values: np.ndarray[Any, np.dtype[Any]] = given.to_numpy(zero_copy_only=True)
-        return values
-    data = given.buffers()[1] or b""  # Arrow may leave an empty column without one
-    size = len(given) * dtype.itemsize
-    raw = np.frombuffer(data, np.uint8, size, given.offset * dtype.itemsize)
-    return raw.view(f"V{dtype.itemsize}") if dtype.names else raw.reshape(-1, dtype.itemsize)
-
-
-def _from_arrow(batch: pa.RecordBatch, dtype: np.dtype[np.void]) -> Records:
-    out = np.zeros(batch.num_rows, dtype)
-    for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        column(out, name)[...] = _from_column(values, dtype[name])
-    return out
-
-
 def encode_batch(batch: PacketBatch) -> bytes:
     """Return ``batch`` as an Arrow IPC stream."""
-    schema = packet_schema("header" in (batch.packets.dtype.names or ())).with_metadata(
-        {
-            "format": PACKET_FORMAT,
-            "collector": batch.collector,
-            "watermark_ns": str(batch.watermark_ns),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(_to_arrow(batch.packets, schema))
-    return bytes(sink.getvalue())
+    known = _written("header" in (batch.packets.dtype.names or ()))
+    stream = known.write(batch.collector, batch.watermark_ns, batch.packets)
+    if stream is None:
+        schema = known.schema_of(batch.collector, str(batch.watermark_ns))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_batch(to_arrow(batch.packets, schema))
+        stream = bytes(sink.getvalue())
+        known.remember(stream, batch.collector, batch.watermark_ns)
+    return stream
+
+
+@cache
+def _written(with_header: bool) -> BatchMessages:
+    return BatchMessages(packet_dtype(with_header), packet_schema(with_header), PACKET_FORMAT)
+
+
+@cache
+def _read(with_header: bool) -> BatchMessages:
+    # Apart from what is written: what strangers send is never written.
+    return BatchMessages(packet_dtype(with_header), packet_schema(with_header), PACKET_FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A record batch that pyarrow has read."""
+
+    batch: pa.RecordBatch
+    dtype: np.dtype[np.void]
+
+    def column(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
+        values: np.ndarray[Any, np.dtype[Any]] = self.batch.column(name).to_numpy()
+        return values
+
+    def records(self) -> Records:
+        return from_arrow(self.batch, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,18 +137,18 @@ class OpenedBatch:
 
     collector: str
     watermark_ns: int
-    _parts: list[pa.RecordBatch]
+    _parts: Sequence[_Part | PlainBatch]
     _dtype: np.dtype[np.void]
 
     @property
     def new_flows(self) -> int:
         """Rows that are a flow's first packet."""
         columns = ("packet_index", "flow_end_reason")
-        return sum(_firsts(*(p.column(c).to_numpy() for c in columns)) for p in self._parts)
+        return sum(_firsts(*(part.column(c) for c in columns)) for part in self._parts)
 
     def read(self) -> PacketBatch:
         """Return the batch as records."""
-        parts = [_from_arrow(part, self._dtype) for part in self._parts]
+        parts = [part.records() for part in self._parts]
         packets = parts[0] if len(parts) == 1 else joined([np.empty(0, self._dtype), *parts])
         return PacketBatch(self.collector, self.watermark_ns, packets)
 
@@ -184,7 +159,7 @@ def new_flows_of(packets: Records) -> int:
 
 
 def _firsts(index: np.ndarray[Any, Any], mark: np.ndarray[Any, Any]) -> int:
-    return int(((index == 0) & (mark == FlowEndReason.NONE)).sum())
+    return int(np.count_nonzero((index == 0) & (mark == _NO_END)))
 
 
 def decode_batch(body: bytes | memoryview, *, with_header: bool = False) -> PacketBatch:
@@ -203,6 +178,19 @@ def open_batch(body: bytes | memoryview, *, with_header: bool = False) -> Opened
         WireSchemaError: The columns, their types or the metadata are not those of a packet batch.
         WireError: The body is no Arrow IPC stream, is compressed, or has too many rows.
     """
+    known = _read(with_header)
+    plain = known.open(body) if isinstance(body, bytes) else None
+    if plain is not None and plain.watermark_ns < _MAX_TIME_NS:
+        dtype = packet_dtype(with_header)
+        return OpenedBatch(plain.collector, plain.watermark_ns, [plain], dtype)
+    opened = _open_by_arrow(body, with_header)
+    if isinstance(body, bytes):
+        known.remember(body, opened.collector, opened.watermark_ns)
+    return opened
+
+
+def _open_by_arrow(body: bytes | memoryview, with_header: bool) -> OpenedBatch:
+    dtype = packet_dtype(with_header)
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
         schema_message = messages.read_next_message()
@@ -220,10 +208,10 @@ def open_batch(body: bytes | memoryview, *, with_header: bool = False) -> Opened
             part.validate(full=True)
             if any(column.null_count for column in part.columns):
                 raise WireSchemaError("a column holds nulls; none may")
-            parts.append(part)
+            parts.append(_Part(part, dtype))
     except (pa.ArrowException, OSError, EOFError, StopIteration, ValueError) as error:
         raise WireError(f"not an Arrow IPC stream: {_first_line(error)}") from None
-    return OpenedBatch(collector, watermark_ns, parts, packet_dtype(with_header))
+    return OpenedBatch(collector, watermark_ns, parts, dtype)
 
 
 def _record_batches(messages: Any) -> Iterator[Any]:
@@ -278,106 +266,10 @@ def _first_line(error: BaseException) -> str:
 
 def malformed_rows(packets: Records) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Tell which rows, bool ``[n]``, of ``PACKET_DTYPE [n]`` cannot be a packet or an end mark."""
-    is_mark = packets["flow_end_reason"] != FlowEndReason.NONE
+    ends, times = packets["flow_end_reason"], packets["time_ns"]
     return np.asarray(
-        (packets["flow_end_reason"] > max(FlowEndReason))
-        | (~is_mark & (packets["packet_index"] >= MAX_DEPTH))
-        | (packets["time_ns"] < 0)
-        | (packets["time_ns"] >= _MAX_TIME_NS)
+        (ends > _LAST_END)
+        | ((ends == _NO_END) & (packets["packet_index"] >= MAX_DEPTH))
+        | (times.view(np.uint64) >= _MAX_TIME_NS)  # those before 1970 as well
         | (packets["from_originator"] > 1)
     )
-
-
-class _Chunks(io.RawIOBase):
-    """A sink that hands out what was written since the last time."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._parts.append(bytes(data))
-        return len(self._parts[-1])
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data
-
-
-@dataclass(slots=True)
-class VerdictWriter:
-    """Encodes the verdicts of one response, part by part.
-
-    Args:
-        classes: Names of the labels, by index.
-        model_version: The bundle that judged.
-    """
-
-    classes: tuple[str, ...]
-    model_version: str
-    _sink: _Chunks = field(init=False, repr=False)
-    _writer: Any = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._sink = _Chunks()
-        schema = _verdict_schema(self.classes, self.model_version)
-        self._writer = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), schema)
-
-    def part(self, verdicts: Records, notes: dict[str, Any] | None = None) -> bytes:
-        """Encode ``VERDICT_DTYPE [n]`` with ``notes`` about the service (JSON) as the next part."""
-        metadata = {"notes": json.dumps(notes)} if notes else None
-        self._writer.write_batch(_to_arrow(verdicts, _VERDICT_SCHEMA), custom_metadata=metadata)
-        return self._sink.take()
-
-    def end(self) -> bytes:
-        """Return the bytes that end the stream."""
-        self._writer.close()
-        return self._sink.take()
-
-
-@cache
-def _verdict_schema(classes: tuple[str, ...], model_version: str) -> pa.Schema:
-    return _VERDICT_SCHEMA.with_metadata(
-        {
-            "format": VERDICT_FORMAT,
-            "classes": json.dumps(classes),
-            "model_version": model_version,
-        }
-    )
-
-
-class VerdictReader:
-    """Reads a verdict stream, part by part as it comes.
-
-    Args:
-        source: The response body, a readable binary file.
-
-    Raises:
-        WireError: The body is no verdict stream, or it ends before its end mark.
-    """
-
-    def __init__(self, source: BinaryIO | io.BufferedIOBase) -> None:
-        try:
-            self._reader = pa.ipc.open_stream(source)
-            metadata = self._reader.schema.metadata or {}
-            if metadata.get(b"format") != VERDICT_FORMAT.encode():
-                raise WireError(f"the answer is not of the format {VERDICT_FORMAT}")
-            self.classes: tuple[str, ...] = tuple(json.loads(metadata[b"classes"]))
-            self.model_version = metadata[b"model_version"].decode()
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise WireError(f"the answer is no verdict stream: {_first_line(error)}") from None
-
-    def __iter__(self) -> Iterator[tuple[Records, dict[str, Any]]]:
-        """Yield ``VERDICT_DTYPE [n]`` and the notes of each part."""
-        while True:
-            try:
-                batch, metadata = self._reader.read_next_batch_with_custom_metadata()
-            except StopIteration:
-                return
-            except (pa.ArrowException, OSError) as error:
-                raise WireError(f"the answer broke off: {_first_line(error)}") from None
-            notes = json.loads(metadata[b"notes"]) if metadata else {}
-            yield _from_arrow(batch, VERDICT_DTYPE), notes

@@ -25,7 +25,8 @@ from flows.rpc.flow_classifier_pb2 import (
     StreamVerdictsResponse,
 )
 from flows.rpc.flow_classifier_pb2_grpc import FlowClassifierServiceStub
-from flows.wire import PacketBatch, VerdictReader, encode_batch
+from flows.verdict_wire import VerdictReader
+from flows.wire import PacketBatch, encode_batch
 
 pytestmark = pytest.mark.serve
 

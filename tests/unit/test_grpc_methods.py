@@ -29,7 +29,8 @@ from flows.rpc.flow_classifier_pb2 import (
     StreamVerdictsRequest,
     StreamVerdictsResponse,
 )
-from flows.wire import PacketBatch, VerdictReader, encode_batch
+from flows.verdict_wire import VerdictReader
+from flows.wire import PacketBatch, encode_batch
 
 NOW_NS = 1_700_000_000 * 10**9
 MAX_BODY_BYTES = 100_000

@@ -30,7 +30,8 @@ from flows.rpc.flow_classifier_pb2_grpc import (
 )
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
-from flows.wire import PacketBatch, VerdictWriter, decode_batch
+from flows.verdict_wire import VerdictWriter
+from flows.wire import PacketBatch, decode_batch
 
 SCHEMA = ServiceSchema(10, 2.5, ("a", "b"), ("t", "u"), (1, 10), "v", 2, 100, 1000, header=True)
 BATCH = PacketBatch("edge", 1, np.zeros(3, PACKET_DTYPE))

@@ -18,7 +18,8 @@ from deployments.json_form import verdicts_to_json
 from deployments.local import local_dispatcher, spec_of
 from flows.errors import BundleError
 from flows.table import FLOW_DTYPE
-from flows.wire import PacketBatch, VerdictReader, VerdictWriter
+from flows.verdict_wire import VerdictReader, VerdictWriter
+from flows.wire import PacketBatch
 from models.bundle import BundleContents, TierModel, read_bundle, rewrite_bundle, write_bundle
 from models.bundle_files import read_file
 from models.calibration import Isotonic

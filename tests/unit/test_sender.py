@@ -20,7 +20,8 @@ from flows.errors import (
 from flows.packet import PACKET_DTYPE
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
-from flows.wire import ARROW_STREAM, PacketBatch, VerdictWriter, decode_batch
+from flows.verdict_wire import VerdictWriter
+from flows.wire import ARROW_STREAM, PacketBatch, decode_batch
 
 SCHEMA = ServiceSchema(10, 10.0, ("a",), ("t",), (10,), "v", 2, 100, 1000)
 BATCH = PacketBatch("edge", 1, np.zeros(3, PACKET_DTYPE))
