@@ -19,6 +19,7 @@ import numpy.typing as npt
 from collectors.exchange import CollectorSettings, Journals, Outgoing, Settled
 from collectors.ledger import Ledger
 from collectors.memory import EdgeLimits
+from flows.failpoints import failpoint
 from flows.ids import flow_ids, slots_of
 from flows.packet import Records, packet_dtype
 from flows.records import taken
@@ -68,6 +69,7 @@ class Collector:
         self._schema = schema
         self._settings = settings or CollectorSettings()
         limits = limits or EdgeLimits()
+        full = failpoint("table_full")
         self._journal = journal
         self._unwritten_until = 0  # all flows from this number on are in the journal
         self._aside_until = 0
@@ -77,7 +79,7 @@ class Collector:
             first_packets=schema.depth,
             timeouts=self._settings.timeouts,
             seed=self._seed,
-            most_flows=limits.table_flows,
+            most_flows=limits.table_flows if full is None else full.at,
         )
         self.ledger = Ledger(
             schema.depth,

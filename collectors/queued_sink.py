@@ -15,6 +15,7 @@ import numpy as np
 from collectors.sinks import Sink, Verdicts
 from collectors.status import SinkCounters
 from flows.errors import SettingsError, SinkError
+from flows.failpoints import failpoint
 
 __all__ = ["QueueSettings", "QueuedSink", "close_all"]
 
@@ -66,6 +67,7 @@ class QueuedSink:
         self._name = name
         self._sink = sink
         self._settings = settings or QueueSettings()
+        self._timeout = failpoint("sink_timeout")
         self._parts: deque[Verdicts] = deque()
         self._waiting = 0  # with those that are being written
         self._written = 0
@@ -184,6 +186,8 @@ class QueuedSink:
         pause_s = self._settings.retry_s
         while True:
             try:
+                if self._timeout is not None and self._timeout.reached():
+                    raise SinkError(f"{self._name}: timed out, as SERVEFLOW_FAIL wants it")
                 self._sink.write(part)
             except SinkError as error:
                 self._note("write", error)

@@ -6,12 +6,14 @@ actor dies, the next one says so by a new incarnation and the collectors send it
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ray import serve
 
 from deployments.local import LocalTracker
-from deployments.protocols import CascadeSpec
+from deployments.protocols import Absorb, Absorbed, CascadeSpec
+from flows.failpoints import failpoint
 
 __all__ = ["FlowTracker"]
 
@@ -27,6 +29,13 @@ class FlowTracker(LocalTracker):
     def __init__(self, spec: CascadeSpec) -> None:
         LocalTracker(spec).warm_up()
         super().__init__(spec)
+        self._exit = failpoint("tracker_exit")
+
+    async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
+        """See :class:`deployments.protocols.Tracker`."""
+        if self._exit is not None and self._exit.reached():
+            os._exit(1)
+        return await super().absorb(requests)
 
     async def status(self) -> dict[str, Any]:
         """Return the tracker's incarnation and its conservation counters."""
