@@ -102,14 +102,18 @@ class Spool(Protocol):
     def pump(self, *, healthy: bool) -> None:
         """Drain, if the service answers; never blocks."""
 
+    @property
+    def noting(self) -> bool:
+        """Whether sinks have still to write verdicts of what it keeps."""
+
+    def handed_over(self) -> None:
+        """Learn that sinks have been given the verdicts of all flows settled so far."""
+
     def set_aside(self, collector: Collector) -> int:
         """Take over all flows without a final verdict; return how many."""
 
     def forget_settled(self, collector: Collector) -> None:
         """Let go of what nobody needs any more."""
-
-    def close(self) -> None:
-        """Let the disk have everything, and close."""
 
 
 class Agent:
@@ -121,7 +125,8 @@ class Agent:
         schema: What the service wants.
         options: How to work.
         on_settled: Told of every final verdict.
-        spooled: The spool; None: flows are in memory alone.
+        spooled: The spool, closed by whoever opened it when sinks have written all; None: flows are
+            in memory alone.
     """
 
     def __init__(
@@ -191,7 +196,8 @@ class Agent:
         if self._must_wait():
             self.delivery.pump(_LOOK_S)
             return True
-        busy = self.collector.has_work or self.collector.in_flight > 0
+        noting = self._spooled is not None and self._spooled.noting
+        busy = noting or self.collector.has_work or self.collector.in_flight > 0
         decoded = self._source.read(_LOOK_S if busy else self._options.delivery.tick_s)
         if decoded is None:
             return False
@@ -288,7 +294,6 @@ class Agent:
             self._lost_flows += self.collector.open_flows
         if self._spooled is not None:
             self._spooled.forget_settled(self.collector)
-            self._spooled.close()
 
     def _unfinished(self) -> bool:
         waiting = self._spooled is not None and self._spooled.draining
@@ -301,6 +306,8 @@ class Agent:
     def _on_settled(self, settled: Settled, part: Part) -> None:
         self.tally.add(settled, part.classes, self._schema.tiers)
         self._handler(settled, part.classes, part.model_version)
+        if self._spooled is not None:
+            self._spooled.handed_over()
 
     def status(self) -> AgentStatus:
         """Tell how it is; from any thread."""

@@ -108,6 +108,10 @@ class EveSink:
         """See :class:`collectors.sinks.Sink`."""
         self._file.reopen()
 
+    def sync(self) -> None:
+        """See :class:`collectors.sinks.Sink`."""
+        self._file.sync()
+
     def close(self) -> None:
         """See :class:`collectors.sinks.Sink`."""
         self._file.close()

@@ -71,6 +71,7 @@ class QueuedSink:
         self._parts: deque[Verdicts] = deque()
         self._waiting = 0  # with those that are being written
         self._written = 0
+        self._accepted = self._done = 0
         self._lost: Counter[str] = Counter()
         self._errors: dict[str, str] = {}  # by what failed, until it succeeds
         self._reopen = False
@@ -95,6 +96,7 @@ class QueuedSink:
                 return
             self._parts.append(found)
             self._waiting += len(found)
+            self._accepted += len(found)
             if len(self._parts) == 1:
                 self._changed.notify()
 
@@ -114,6 +116,23 @@ class QueuedSink:
                 lost=dict(self._lost),
                 last_error=next(iter(self._errors.values()), ""),
             )
+
+    @property
+    def accepted(self) -> int:
+        """Verdicts taken so far; those beyond the bound are not among them."""
+        return self._accepted
+
+    @property
+    def done(self) -> int:
+        """How many of these, the first ones, have been written or given up."""
+        return self._done
+
+    def sync(self) -> None:
+        """Have the disk keep what is written; from any thread."""
+        try:
+            self._sink.sync()
+        except OSError as error:
+            self._note("sync", error)
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, for at most ``timeout_s`` seconds, and close the sink."""
@@ -136,6 +155,7 @@ class QueuedSink:
             self._lost[reason] += self._waiting
         self._parts.clear()
         self._waiting = 0
+        self._done = self._accepted
 
     def _run(self) -> None:
         ending = False
@@ -143,6 +163,8 @@ class QueuedSink:
             part, ending = self._next()
             if part is not None:
                 self._deliver(part)
+                with self._changed:
+                    self._done = min(self._done + len(part), self._accepted)
             self._attempt("flush", self._sink.flush)
         self._attempt("close", self._sink.close)
 

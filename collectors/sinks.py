@@ -99,6 +99,13 @@ class Sink(Protocol):
             SinkError: It cannot be opened.
         """
 
+    def sync(self) -> None:
+        """Have the disk keep what is written; unlike all else, from any thread, also while writing.
+
+        Raises:
+            OSError: The disk fails.
+        """
+
     def close(self) -> None:
         """Write what is left and let go of everything; the second time, do nothing.
 

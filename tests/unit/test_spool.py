@@ -261,6 +261,12 @@ class Spooling(Watched):
         self.spool = DiskSpool(folder, AGENT, "edge", FAKE_SCHEMA)
         super().__init__(chunks, spool=self.spool, **more)  # type: ignore[arg-type]
 
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.spool.close()
+
     def abandon(self) -> None:
         """Let go of everything as the kernel does when a process is killed."""
         self.agent.close()
