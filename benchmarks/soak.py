@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.collected import Collected
 from benchmarks.cpu import cpu_by_process
 from benchmarks.environment import environment
-from benchmarks.kills import Collected
 from benchmarks.long_capture import write_long_capture
 from benchmarks.rate import RateSettings, measure_rate
 from benchmarks.started import config_under_test, started

@@ -15,6 +15,7 @@ __all__ = [
     "latency_tables",
     "live_table",
     "mutations_table",
+    "pauses_table",
     "peers_table",
     "points_table",
     "rate_tables",
@@ -146,6 +147,29 @@ def mutations_table(result: dict[str, Any]) -> Table:
     table.add_row("anything else raised", f"{sum(result['uncaught'].values()):,}")
     table.add_row("slowest capture, ms", f"{result['slowest_ms']:.1f}")
     table.add_row("memory grown by, MiB", f"{result['grown_mib']:.1f}")
+    return table
+
+
+def pauses_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench pauses``."""
+    columns = (
+        "still",
+        "flows",
+        "lost",
+        "refused",
+        "drained s",
+        "memory MiB, most",
+        "sink MiB, most",
+    )
+    table = plain_table("what stood still, and what became of it", columns, _caption(result))
+    for what, one in result["paused"].items():
+        table.add_row(
+            what, f"{one['flows']:,}", f"{one['flows'] - one['written']:,}",
+            f"{one['refused_flows']:,}",
+            "never" if one["drained_s"] is None else f"{one['drained_s']:.2f}",
+            f"{one['most_memory_bytes'] / 2**20:.1f} of {one['memory_bound_bytes'] / 2**20:.0f}",
+            f"{one['most_sink_bytes'] / 2**20:.1f} of {one['sink_bound_bytes'] / 2**20:.0f}",
+        )  # fmt: skip
     return table
 
 

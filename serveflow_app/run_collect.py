@@ -120,10 +120,8 @@ class Collecting:
             ServeFlowError: Source, sinks, spool or settings are not as they should be.
         """
         settings, name = self._settings, self._settings.collector_name
-        spools: list[DiskSpool] = []
         with ExitStack() as stack:
-            # After the sinks: what they have not written by then is kept.
-            stack.callback(lambda: [spool.close() for spool in spools])
+            later = stack.enter_context(ExitStack())  # left after sinks are closed
             sender = open_sender(settings.to, settings.credentials())
             stack.callback(sender.close)
             self._sinks = open_sinks(settings.sinks)
@@ -145,7 +143,7 @@ class Collecting:
             spool = None
             if folder is not None:
                 spool = DiskSpool(folder, settings.spooling(), name, schema, self._sinks)
-                spools.append(spool)
+                later.callback(spool.close)  # it keeps what sinks have not written by then
                 remember_schema(folder, schema)
             own = service_endpoints(settings.to) if self._source.interface else ()
             source = self.opener(replace(self._source, with_header=schema.header, exclude=own))
