@@ -10,7 +10,7 @@ import typer
 from benchmarks.cli_shared import Captures, Save, app, busy, files_of, finish
 from serveflow_app.options import Config, Json
 
-__all__ = ["kills", "mutations", "pauses", "soak"]
+__all__ = ["kills", "mutations", "pauses", "silence", "soak"]
 
 
 @app.command()
@@ -157,3 +157,26 @@ def pauses(
     finish("pauses", result, [pauses_table(result)], save, json_output)
     if any(one["written"] != one["flows"] for one in result["paused"].values()):
         raise typer.Exit(1)
+
+
+@app.command()
+def silence(
+    flows: Annotated[int, typer.Option(help="Flows of one packet each.", min=1)] = 60,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Ask the service that runs here (HTTP).", show_default=False),
+    ] = None,
+    config: Config = None,
+    save: Save = False,
+    json_output: Json = False,
+) -> None:
+    """How late the last verdicts come on a wire that has fallen silent, after flows' deadlines.
+
+    On a virtual cable in a network namespace made for it. Needs root.
+    """
+    from benchmarks.silence import SilenceSettings, measure_silence
+    from benchmarks.tables import silence_table
+
+    with busy("preparing …") as status:
+        result = measure_silence(SilenceSettings(flows, config, url), status.update)
+    finish("silence", result, [silence_table(result)], save, json_output)

@@ -20,6 +20,7 @@ __all__ = [
     "points_table",
     "rate_tables",
     "scale_tables",
+    "silence_table",
     "soak_table",
     "start_up_table",
 ]
@@ -170,6 +171,20 @@ def pauses_table(result: dict[str, Any]) -> Table:
             f"{one['most_memory_bytes'] / 2**20:.1f} of {one['memory_bound_bytes'] / 2**20:.0f}",
             f"{one['most_sink_bytes'] / 2**20:.1f} of {one['sink_bound_bytes'] / 2**20:.0f}",
         )  # fmt: skip
+    return table
+
+
+def silence_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench silence``."""
+    columns = ("flows", "that waited", "late ms, median", "at most")
+    table = plain_table(
+        "final verdicts after deadlines, on a silent wire", columns, _caption(result)
+    )
+    late = result["late_ms"]
+    table.add_row(
+        f"{result['flows']:,}", f"{result['timed_out']:,}", f"{late['median']:.0f}",
+        f"{late['most']:.0f}",
+    )  # fmt: skip
     return table
 
 
