@@ -113,7 +113,8 @@ def mutations(
     """Broken packets and captures by the hundred thousand: nothing may crash, hang or grow.
 
     Copies of real ones, with bits flipped, bytes exchanged, lengths that lie, pieces cut out or
-    doubled. Fails if the reader raises anything but its own errors.
+    doubled. Fails if the reader raises anything but its own errors, takes over 100 ms for a capture
+    of at most 500 packets, or holds over 16 MiB more at the end.
     """
     from benchmarks.mutations import measure_mutations
     from benchmarks.tables import mutations_table
@@ -124,7 +125,8 @@ def mutations(
             lambda read: status.update(f"{read:,} captures read …"),
         )  # fmt: skip
     finish("mutations", result, [mutations_table(result)], save, json_output)
-    if result["uncaught"]:
+    hung, grown = result["slowest_ms"] > 100.0, result["grown_mib"] > 16.0
+    if result["uncaught"] or hung or grown:
         raise typer.Exit(1)
 
 

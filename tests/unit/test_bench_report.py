@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import DOCUMENTS, filled
+from benchmarks.report_reliability import RELIABILITY_BLOCKS
 from benchmarks.report_text import BLOCKS, markdown, newest
 from benchmarks.results import kept
 from flows.errors import SettingsError
@@ -45,10 +46,13 @@ def test_a_block_that_nobody_makes_is_refused() -> None:
         filled("<!-- bench:nothing -->\n<!-- /bench -->", [])
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+ALL = {**BLOCKS, **RELIABILITY_BLOCKS}
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_without_a_result_a_block_says_how_to_get_one(name: str) -> None:
     command = {"overload": "service-rate --rate R --keep-going"}.get(name, name)
-    assert f"serveflow bench {command} --save" in BLOCKS[name]([])
+    assert f"serveflow bench {command} --save" in ALL[name]([])
 
 
 def test_results_are_kept_in_the_order_of_time(tmp_path: Path) -> None:
