@@ -27,8 +27,7 @@ class FakeHttpService:
 
     def __init__(self) -> None:
         self.service = FakeService()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self.service))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler_of(self.service))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> FakeHttpService:
@@ -38,6 +37,13 @@ class FakeHttpService:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients are killed here."""
 
 
 def _handler_of(service: FakeService) -> type[BaseHTTPRequestHandler]:

@@ -198,7 +198,7 @@ class Agent:
             return True
         noting = self._spooled is not None and self._spooled.noting
         busy = noting or self.collector.has_work or self.collector.in_flight > 0
-        decoded = self._source.read(_LOOK_S if busy else self._options.delivery.tick_s)
+        decoded = self._source.read(_LOOK_S if busy else self._rest_s())
         if decoded is None:
             return False
         if len(decoded.packets):
@@ -207,6 +207,14 @@ class Agent:
             self.collector.advance(self._source.quiet_until_ns(), time.monotonic_ns())
         self.delivery.pump(0.0)
         return True
+
+    def _rest_s(self) -> float:
+        """Return how long a quiet wire may be left alone: until a tick, or a flow's deadline."""
+        deadline_ns = self.collector.untold_deadline_ns
+        tick_s = self._options.delivery.tick_s
+        if deadline_ns is None or not self._source.live:
+            return tick_s
+        return min(max((deadline_ns - time.time_ns()) / _NS, _LOOK_S), tick_s)
 
     def _observe(self, decoded: Decoded) -> None:
         at, n = 0, len(decoded.packets)

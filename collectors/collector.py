@@ -97,7 +97,7 @@ class Collector:
         self._away: dict[int, list[int]] = {}
         self._held: list[_Held] = []
         self._incarnations: dict[str, str] = {}
-        self._acknowledged_ns = 0
+        self._acknowledged_ns = self._told_ns = 0
         self.tracker_changes = 0
         self.evicted_flows = 0
 
@@ -130,6 +130,20 @@ class Collector:
     def has_work(self) -> bool:
         """Whether a batch would hold any rows."""
         return self.ledger.waiting > 0
+
+    @property
+    def untold_deadline_ns(self) -> int | None:
+        """Deadline (capture time) of the oldest open flow, if no batch has told that it is over."""
+        deadline_ns = self.ledger.oldest_deadline_ns
+        return deadline_ns if deadline_ns is not None and deadline_ns >= self._told_ns else None
+
+    @property
+    def deadline_has_passed(self) -> bool:
+        """Whether a batch's watermark would tell that the oldest open flow's wait is over."""
+        deadline_ns = self.untold_deadline_ns
+        if deadline_ns is None or deadline_ns >= self._clock_ns:
+            return False
+        return deadline_ns < min(self._awaited_deadline_ns(), self._clock_ns)
 
     @property
     def lags_behind(self) -> bool:
@@ -247,8 +261,7 @@ class Collector:
         watermark_ns = min(
             self._clock_ns,
             formed.queued_deadline_ns,
-            min((out.deadline_ns for out in self._in_flight.values()), default=self._clock_ns),
-            min((held.out.deadline_ns for held in self._held), default=self._clock_ns),
+            self._awaited_deadline_ns(),
         )
         out = Outgoing(
             self._number,
@@ -259,7 +272,13 @@ class Collector:
         )
         self._in_flight[out.number] = out
         self._number += 1
+        self._told_ns = max(self._told_ns, out.batch.watermark_ns)
         return out
+
+    def _awaited_deadline_ns(self) -> int:
+        """Return the earliest deadline among batches in flight or held; else the clock."""
+        outs = (*self._in_flight.values(), *(held.out for held in self._held))
+        return min((out.deadline_ns for out in outs), default=self._clock_ns)
 
     def receive(
         self, out: Outgoing, verdicts: Records, notes: dict[str, Any], now_ns: int

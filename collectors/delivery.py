@@ -155,7 +155,8 @@ class Delivery:
             since_s = (now_ns - self._last_send_ns) / _NS
             grown = since_s >= settings.batch_delay_s or hurry or collector.lags_behind
             tick = since_s >= settings.tick_s and collector.open_flows > 0
-            if not ((collector.has_work and grown) or tick):
+            due = collector.has_work or collector.deadline_has_passed
+            if not ((due and grown) or tick):
                 return
             self._last_send_ns = now_ns
             out = collector.next_batch(now_ns)
