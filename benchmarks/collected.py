@@ -14,6 +14,7 @@ from benchmarks.feeding import Feeder
 __all__ = ["Collected", "Flow", "command", "labels"]
 
 _END_S = 180.0
+_KEEPS_UP_S = 0.1
 _WITH_PORTS = ("TCP", "UDP")  # the others have kinds of messages in their place
 _TO_THE_MICROSECOND = len("2026-01-01T00:00:00.000000")
 
@@ -66,6 +67,7 @@ class Collected:
         )  # fmt: skip
         self._folder = folder
         self.left: list[Path] = []
+        self._written_before = 0
         self._process = self._start()
         self.feeder = Feeder(capture, self._stdin(), seconds)
         self.feeder.start()
@@ -87,8 +89,18 @@ class Collected:
         if self._spool is not None:
             self.left.append(self._folder / f"left-{len(self.left)}")
             shutil.copytree(self._spool, self.left[-1])
+        self._written_before = self._written()
         self._process = self._start()
         self.feeder.redirect(self._stdin())
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether it has begun to give verdicts, and reads what comes when it comes."""
+        return self._written() > self._written_before and self.feeder.behind_s < _KEEPS_UP_S
+
+    def _written(self) -> int:
+        path = self._folder / "eve.json"
+        return path.stat().st_size if path.exists() else 0
 
     def end(self) -> dict[str, Any]:
         """Wait until all is read and judged; return what the collector says of it."""

@@ -33,6 +33,7 @@ class Feeder:
     Attributes:
         seconds: How long it is to take.
         late_s: By how much it was behind at most: whoever reads was not quick enough.
+        behind_s: By how much it was behind when it last wrote.
         took_s: How long it has taken in all; 0: it is at work.
         unseen: Packets that were due while nobody read.
     """
@@ -48,7 +49,7 @@ class Feeder:
         self._due_s = since_ns / max(int(since_ns[-1]), 1) * seconds
         self._ends = np.append(frames["at"][1:n] - _RECORD_BYTES, end)
         self.seconds = seconds
-        self.late_s = self.took_s = 0.0
+        self.late_s = self.behind_s = self.took_s = 0.0
         self.unseen = 0
         self._pipe = pipe
         self._lock = threading.Lock()
@@ -102,9 +103,10 @@ class Feeder:
                 now_s = time.monotonic() - begin_s
                 until = int(np.searchsorted(self._due_s, now_s, side="right"))
                 if until > at:
-                    self.late_s = max(self.late_s, now_s - float(self._due_s[at]))
                     end = int(self._ends[until - 1])
                     self._write(self._data[sent:end].tobytes(), until - at)
+                    self.behind_s = time.monotonic() - begin_s - float(self._due_s[at])
+                    self.late_s = max(self.late_s, self.behind_s)
                     at, sent = until, end
                 time.sleep(_TICK_S)
         finally:

@@ -215,6 +215,8 @@ def _kill_all(
     killed: list[tuple[str, bool]] = []
     for _ in range(settings.times):
         for part in settings.parts:
+            if part == "collector":
+                _until_it_keeps_up(collector)
             time.sleep(settings.every_s)
             on_progress(f"killing {part} ({len(killed) + 1}) …")
             under_load = collector.feeder.at_work
@@ -227,6 +229,15 @@ def _kill_all(
                 os.kill(pid, signal.SIGKILL)
             killed.append((part, under_load))
     return killed
+
+
+def _until_it_keeps_up(collector: Collected) -> None:
+    """Wait until a collector has begun, and has read what came meanwhile."""
+    until_s = time.monotonic() + _MOST_WAIT_S
+    while not collector.keeps_up and collector.feeder.at_work:
+        if time.monotonic() > until_s:
+            raise ServeFlowError("the collector does not keep up: give a lower --rate")
+        time.sleep(0.05)
 
 
 def _victim(part: str, service_pid: int, number: int) -> tuple[int, str]:

@@ -303,7 +303,8 @@ class Collector:
         late = np.isin(final["reason"], (Reason.TIMEOUT, Reason.EVICTED))
         since_ns = np.where(late, formed_ns, entries["asked_seen_ns"])
         queue_ns = np.maximum(now_ns - since_ns - final["infer_ns"], 0)
-        return Settled(flows, final, queue_ns, entries["infer_ns"])
+        ends = np.ascontiguousarray(entries["end_reason"])
+        return Settled(flows, final, queue_ns, entries["infer_ns"], ends)
 
     def acknowledge(self, out: Outgoing, now_ns: int) -> None:
         """Note that a batch has been answered to the end.
