@@ -26,6 +26,7 @@ from benchmarks.stalls import TrackerWatch
 from benchmarks.started import config_under_test
 from benchmarks.unspooled import split_missing
 from benchmarks.victims import victim
+from collectors.sender import HttpSender
 from flows.errors import ServeFlowError
 from serveflow_app.service import Service
 
@@ -130,12 +131,14 @@ def measure_kills(
             killed = _kill_all(settings, own, collector, watch, on_progress)
             on_progress("waiting for the last verdicts …")
             told = collector.end()
+        holds = None if settings.fake else _conserved(own.url)
         stormy = labels(folder / "eve.json")
         result = {
             "flows_per_second": flows / collector.feeder.took_s,
             "killed": dict(Counter(part for part, _ in killed)),
             "killed_under_load": sum(under_load for _, under_load in killed),
             **compare(calm, stormy),
+            "conservation_holds": holds,
             "trackers": watch.told() if watch is not None else None,
             "collector": {key: told[key] for key in _TOLD},
             "exit_status": collector.exit_status,
@@ -179,6 +182,11 @@ def compare(calm: dict[Flow, list[str]], stormy: dict[Flow, list[str]]) -> dict[
 def missing_of(calm: dict[Flow, list[str]], stormy: dict[Flow, list[str]]) -> Iterator[Flow]:
     """Yield the flows that got fewer verdicts than in the undisturbed run."""
     return (flow for flow, said in calm.items() if len(stormy.get(flow, [])) < len(said))
+
+
+def _conserved(url: str) -> bool:
+    with HttpSender(url) as sender:
+        return bool(sender.status()["holds"])
 
 
 @contextmanager

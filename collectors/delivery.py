@@ -7,6 +7,7 @@ waits as long as it says.
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import time
@@ -22,6 +23,7 @@ from flows.errors import OverloadedError, ServeFlowError, ServiceUnavailableErro
 
 __all__ = ["Delivery", "DeliverySettings"]
 
+_log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 _LOOK_S = 0.0005  # least time between two looks for packets that are due
 _REST_S = 0.02  # the same while an answer is awaited, which ends it
@@ -203,6 +205,8 @@ class Delivery:
             if len(settled.flows):
                 self._on_settled(settled, event.part)
         elif event.error is None:
+            if self._failing and self._settings.give_up_after_s is None:
+                _log.info("the service answers again, after %d failures", self._failing)
             self._failing = 0
             self._batches += 1
             self._last_heard_ns = event.wall_ns
@@ -220,6 +224,8 @@ class Delivery:
         elif self._may_pass(error):
             self._failures += 1
             self._failing += 1
+            if self._failing == 1 and self._settings.give_up_after_s is None:
+                _log.warning("%s Flows wait until it answers.", error)
             self._last_error = str(error)
             rest_s = min(_FIRST_BACK_OFF_S * 2 ** min(self._failing - 1, 16), _MOST_BACK_OFF_S)
             rest_s *= random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)

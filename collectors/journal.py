@@ -53,8 +53,8 @@ class SpoolSettings:
         policy: What happens at ``max_bytes``: ``block`` leaves packets where they are,
             ``drop_oldest`` deletes the oldest segment, ``drop_newest`` writes nothing more; what is
             not written is in memory alone.
-        fsync_interval_s: Power may fail: what is older than this is on the disk by then, verdicts in
-            sinks' files too. A process that is killed loses nothing that was written.
+        fsync_interval_s: Power may fail: what is older than this is on the disk by then, verdicts
+            in sinks' files too. A process that is killed loses nothing that was written.
     """
 
     max_bytes: int = 1 << 30

@@ -151,7 +151,7 @@ class Ledger:
         if self._base == self._end:
             return None
         entry = self._entries[int(self._base) & (len(self._entries) - 1)]
-        return int(entry["start_ns"]) + self._max_wait_ns
+        return int(entry["start_ns"]) + int(self._max_wait_ns)
 
     @property
     def waiting(self) -> int:

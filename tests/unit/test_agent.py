@@ -129,6 +129,23 @@ def test_trouble_with_the_service_changes_no_verdict(trouble: str) -> None:
     assert counters.last_error == ""
 
 
+def test_a_service_that_goes_and_comes_back_is_said_once_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    service = FakeService()
+    service.trouble = "away"
+    timer = after(1.0, lambda: setattr(service, "trouble", ""))
+    watched = Watched(some_flows(50), service=service)
+    watched.run()
+    timer.join()
+    assert watched.agent.status().delivery.failures > 1
+    told = [(record.levelname, record.message) for record in caplog.records]
+    assert [level for level, _ in told] == ["WARNING", "INFO"]
+    assert "nobody answers" in told[0][1]
+    assert "answers again" in told[1][1]
+
+
 def test_trackers_that_die_are_given_their_flows_again() -> None:
     calm = Watched(some_flows(300))
     calm.run()
