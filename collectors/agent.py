@@ -33,7 +33,6 @@ __all__ = ["Agent", "AgentOptions", "VerdictHandler"]
 _NS = 1_000_000_000
 _LOOK_S = 0.005  # while batches wait to be sent or answered
 _CARE_S = 0.1
-_FULL_S = 1.0  # so long new flows are refused before old ones are given what they have
 _EVICT_SHARE = 16  # of the flows that memory holds, one in so many at a time
 _STEPS_MS = tuple(10.0 ** (step / 3.0) for step in range(-3, 16))  # 0.1 ms to 100 s
 
@@ -55,6 +54,9 @@ class AgentOptions:
         delivery: How batches are delivered; the service is waited for as long as it takes.
         limits: To what memory may grow.
         drain_s: How long verdicts are waited for at the end.
+        full_s: For so long new flows are refused before old ones are given the verdict that they
+            have; None: as long as a flow waits for packets at most, in which memory frees itself if
+            the service keeps up.
     """
 
     name: str
@@ -66,6 +68,7 @@ class AgentOptions:
     )
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     drain_s: float = 15.0
+    full_s: float | None = None
 
 
 class Spool(Protocol):
@@ -262,7 +265,9 @@ class Agent:
         if self._set_aside():
             return
         self._full_since_ns = self._full_since_ns or now_ns
-        if now_ns - self._full_since_ns >= _FULL_S * _NS:
+        full_s = self._options.full_s
+        full_s = self._schema.max_wait_s if full_s is None else full_s
+        if now_ns - self._full_since_ns >= full_s * _NS:
             self._evict(max(self._options.limits.ledger.unsettled // _EVICT_SHARE, 1))
 
     @property

@@ -62,6 +62,7 @@ class Watched:
             delivery=DeliverySettings(batch_delay_s=0.0, give_up_after_s=None),
             limits=limits or EdgeLimits(),
             drain_s=drain_s,
+            full_s=1.0,
         )  # fmt: skip
         self.agent = Agent(self.source, self.service, FAKE_SCHEMA, options, self.note, spool)
 
