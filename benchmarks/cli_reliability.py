@@ -46,7 +46,8 @@ def kills(
 
     A collector reads a long capture from a pipe; what it says of each flow is compared with what
     is said when nobody is disturbed. Fails if a flow is missing or was judged twice; of a collector
-    that dies, if one is missing that it had spooled. Where trackers alone die, it tells for how
+    that dies, if one is missing that it had spooled; and if the load was over before all was
+    killed: then give more [bold]--passes[/] or a lower [bold]--rate[/]. Where trackers alone die, it tells for how
     long each of them was silent.
     """
     from benchmarks.kills import KillSettings, measure_kills
@@ -69,7 +70,8 @@ def kills(
     lost, doubled = result["missing"], result["twice"]
     if "collector" in wanted:
         lost, doubled = result["missing_by"]["spooled"], 0
-    if lost or doubled or result["exit_status"] or result["conservation_holds"] is False:
+    broken = result["conservation_holds"] is False or result["load_was_over"]
+    if lost or doubled or result["exit_status"] or broken:
         raise typer.Exit(1)
 
 

@@ -69,6 +69,8 @@ class Feeder:
             self._pipe = pipe
             self._pipe.write(self._data[:_HEADER_BYTES].tobytes())
             self._gone = False
+            if self.took_s:  # nothing more comes
+                self._pipe.close()
 
     def join(self) -> None:
         """Wait until all is written; the pipe is closed then."""
@@ -110,6 +112,7 @@ class Feeder:
                     at, sent = until, end
                 time.sleep(_TICK_S)
         finally:
-            self.took_s = time.monotonic() - begin_s
-            with suppress(BrokenPipeError):
-                self._pipe.close()
+            with self._lock:
+                self.took_s = time.monotonic() - begin_s
+                with suppress(BrokenPipeError):
+                    self._pipe.close()

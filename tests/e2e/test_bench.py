@@ -52,12 +52,12 @@ def test_a_collector_that_is_killed_loses_nothing_that_it_had_spooled(
 ) -> None:
     done = cli(
         "bench", "kills", test_runs / "run-01.pcap", "--fake", "--parts", "collector", "--spool",
-        "--passes", 15, "--rate", 600, "--times", 3, "--every", 3.5,
+        "--passes", 15, "--rate", 250, "--times", 2, "--every", 2,
     )  # fmt: skip
     assert done.status == 0, done.told
     out = done.out
-    assert out["killed"] == {"collector": 3}
-    assert out["killed_under_load"] == 3
+    assert out["killed"] == {"collector": 2}
+    assert not out["load_was_over"]
     assert out["missing_by"]["spooled"] == 0
     assert out["missing"] == out["missing_by"]["unread"]
     assert out["same_share"] > 0.9

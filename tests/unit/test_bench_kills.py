@@ -147,6 +147,21 @@ def test_flows_that_were_spooled_are_told_from_those_that_were_not(tmp_path: Pat
     spool.close()
 
 
+def test_a_reader_that_comes_when_all_is_over_gets_the_end(tmp_path: Path) -> None:
+    capture = tmp_path / "capture.pcap"
+    frames = [f.ethernet(f.ipv4(f.udp(1, 2), 17))]
+    capture.write_bytes(f.pcap(frames, times_ns=[10**9], nanos=True))
+    reading, writing = os.pipe()
+    feeder = Feeder(capture, os.fdopen(writing, "wb"), 0.01)
+    feeder.start()
+    feeder.join()
+    os.close(reading)
+    later, its_end = os.pipe()
+    feeder.redirect(os.fdopen(its_end, "wb"))
+    with os.fdopen(later, "rb") as pipe:
+        assert len(pipe.read()) == 24
+
+
 def test_packets_that_nobody_read_are_counted(tmp_path: Path) -> None:
     capture = tmp_path / "capture.pcap"
     frames = [f.ethernet(f.ipv4(f.udp(1, 2), 17))] * 50
