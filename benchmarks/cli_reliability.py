@@ -45,10 +45,10 @@ def kills(
     """Parts of the service die under load: each flow still gets one final verdict, and the same.
 
     A collector reads a long capture from a pipe; what it says of each flow is compared with what
-    is said when nobody is disturbed. Fails if a flow is missing or was judged twice; of a collector
-    that dies, if one is missing that it had spooled; and if the load was over before all was
-    killed: then give more [bold]--passes[/] or a lower [bold]--rate[/]. Where trackers alone die, it tells for how
-    long each of them was silent.
+    is said when nobody is disturbed. Fails if a flow is missing or was judged twice; of a
+    collector that dies, if one is missing that it had spooled; and if the load was over before all
+    was killed: then give more [bold]--passes[/] or a lower [bold]--rate[/]. Where trackers alone
+    die, it tells for how long each of them was silent.
     """
     from benchmarks.kills import KillSettings, measure_kills
     from benchmarks.tables import kills_table
