@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import cli_service
+from benchmarks import cli_reliability, cli_service
 from benchmarks.cli_shared import Captures, Rounds, Save, app, busy, files_of, finish
 from serveflow_app.options import Bundle, Json
 
-__all__ = ["app", "cli_service"]
+__all__ = ["app", "cli_reliability", "cli_service"]
 
 
 @app.command()
@@ -105,39 +105,6 @@ def peers(
     with busy("preparing …") as status:
         result = measure_peers(settings, status.update)
     finish("peers", result, [peers_table(result)], save, json_output)
-
-
-@app.command()
-def mutations(
-    captures: Captures = None,
-    packets: Annotated[int, typer.Option(help="Broken packets, at least.", min=1)] = 200_000,
-    files: Annotated[
-        int, typer.Option(help="Captures whose structure is broken, beside those.", min=0)
-    ] = 10_000,
-    seed: Annotated[int, typer.Option(help="Makes it repeatable.")] = 1,
-    keep: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what is found; tests/corpus is read by a test."),
-    ] = None,
-    save: Save = False,
-    json_output: Json = False,
-) -> None:
-    """Broken packets and captures by the hundred thousand: nothing may crash, hang or grow.
-
-    Copies of real ones, with bits flipped, bytes exchanged, lengths that lie, pieces cut out or
-    doubled. Fails if the reader raises anything but its own errors.
-    """
-    from benchmarks.mutations import measure_mutations
-    from benchmarks.tables import mutations_table
-
-    with busy("breaking packets …") as status:
-        result = measure_mutations(
-            files_of(captures), packets, files, seed, keep,
-            lambda read: status.update(f"{read:,} captures read …"),
-        )  # fmt: skip
-    finish("mutations", result, [mutations_table(result)], save, json_output)
-    if result["uncaught"]:
-        raise typer.Exit(1)
 
 
 @app.command()

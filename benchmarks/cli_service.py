@@ -9,7 +9,7 @@ import typer
 from benchmarks.cli_shared import Captures, Placement, Rounds, Save, app, busy, files_of, finish
 from serveflow_app.options import Bundle, Config, Json, Trackers
 
-__all__ = ["autoscaling", "capacity_points", "kills", "latency", "service_rate", "soak", "start_up"]
+__all__ = ["autoscaling", "capacity_points", "latency", "service_rate", "start_up"]
 
 
 @app.command("service-rate")
@@ -238,70 +238,6 @@ def autoscaling(
     with busy("preparing …") as status:
         result = measure_autoscaling(settings, status.update)
     finish("autoscaling", result, [autoscaling_table(result)], save, json_output)
-
-
-@app.command()
-def kills(
-    captures: Captures = None,
-    passes: Annotated[
-        int, typer.Option(help="How often the captures are played, one after the other.", min=1)
-    ] = 80,
-    rate: Annotated[float, typer.Option(help="New flows per second.", min=1.0)] = 2_000.0,
-    parts: Annotated[
-        str,
-        typer.Option(
-            help="What is killed, by commas: FlowTracker, Router, FastModel, SlowModel, proxy; "
-            "service: all of it is stopped for 20 s; none."
-        ),
-    ] = "FlowTracker,Router,FastModel,SlowModel,proxy",
-    times: Annotated[int, typer.Option(help="How often each.", min=1)] = 5,
-    every: Annotated[float, typer.Option(help="Seconds between two of them.", min=0.1)] = 3.0,
-    spool: Annotated[bool, typer.Option("--spool", help="The collector has a spool.")] = False,
-    config: Config = None,
-    save: Save = False,
-    json_output: Json = False,
-) -> None:
-    """Parts of the service die under load: each flow still gets one final verdict, and the same.
-
-    A collector reads a long capture from a pipe; what it says of each flow is compared with what
-    is said when nobody is disturbed. Fails if a flow is missing or was judged twice.
-    """
-    from benchmarks.kills import PARTS, KillSettings, measure_kills
-    from benchmarks.tables import kills_table
-
-    wanted = tuple(part for part in parts.split(",") if part != "none")
-    if unknown := set(wanted) - set(PARTS):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
-    settings = KillSettings(
-        files_of(captures), passes, rate, wanted, times, every, spool, config
-    )  # fmt: skip
-    with busy("preparing …") as status:
-        result = measure_kills(settings, status.update)
-    finish("kills", result, [kills_table(result)], save, json_output)
-    if result["missing"] or result["twice"] or result["exit_status"]:
-        raise typer.Exit(1)
-
-
-@app.command()
-def soak(
-    captures: Captures = None,
-    seconds: Annotated[float, typer.Option(help="For how long.", min=30.0)] = 600.0,
-    rate: Annotated[
-        float, typer.Option(help="New flows per second, beside the collector's.", min=1.0)
-    ] = 25_000.0,
-    config: Config = None,
-    save: Save = False,
-    json_output: Json = False,
-) -> None:
-    """Does anything grow? Memory and open files of every process, under load for minutes."""
-    from benchmarks.soak import SoakSettings, measure_soak
-    from benchmarks.tables import soak_table
-
-    with busy("preparing …") as status:
-        result = measure_soak(
-            SoakSettings(files_of(captures), seconds, rate, config), status.update
-        )
-    finish("soak", result, [soak_table(result)], save, json_output)
 
 
 @app.command("start-up")

@@ -33,6 +33,9 @@ class Feeder:
     Attributes:
         seconds: How long it is to take.
         late_s: By how much it was behind at most: whoever reads was not quick enough.
+        behind_s: By how much it was behind when it last wrote.
+        took_s: How long it has taken in all; 0: it is at work.
+        unseen: Packets that were due while nobody read.
     """
 
     def __init__(self, capture: Path, pipe: IO[bytes], seconds: float) -> None:
@@ -46,7 +49,8 @@ class Feeder:
         self._due_s = since_ns / max(int(since_ns[-1]), 1) * seconds
         self._ends = np.append(frames["at"][1:n] - _RECORD_BYTES, end)
         self.seconds = seconds
-        self.late_s = 0.0
+        self.late_s = self.behind_s = self.took_s = 0.0
+        self.unseen = 0
         self._pipe = pipe
         self._lock = threading.Lock()
         self._gone = False  # whoever read; what is due meanwhile nobody sees, as on a wire
@@ -65,6 +69,8 @@ class Feeder:
             self._pipe = pipe
             self._pipe.write(self._data[:_HEADER_BYTES].tobytes())
             self._gone = False
+            if self.took_s:  # nothing more comes
+                self._pipe.close()
 
     def join(self) -> None:
         """Wait until all is written; the pipe is closed then."""
@@ -75,15 +81,21 @@ class Feeder:
         self._stop.set()
         self._thread.join()
 
-    def _write(self, data: bytes) -> None:
+    @property
+    def at_work(self) -> bool:
+        """Whether there is more to come."""
+        return self._thread.is_alive()
+
+    def _write(self, data: bytes, packets: int) -> None:
         with self._lock:
-            if self._gone:
-                return
             try:
-                self._pipe.write(data)
-                self._pipe.flush()
+                if not self._gone:
+                    self._pipe.write(data)
+                    self._pipe.flush()
+                    return
             except BrokenPipeError:
                 self._gone = True
+            self.unseen += packets
 
     def _run(self) -> None:
         begin_s = time.monotonic()
@@ -93,11 +105,14 @@ class Feeder:
                 now_s = time.monotonic() - begin_s
                 until = int(np.searchsorted(self._due_s, now_s, side="right"))
                 if until > at:
-                    self.late_s = max(self.late_s, now_s - float(self._due_s[at]))
                     end = int(self._ends[until - 1])
-                    self._write(self._data[sent:end].tobytes())
+                    self._write(self._data[sent:end].tobytes(), until - at)
+                    self.behind_s = time.monotonic() - begin_s - float(self._due_s[at])
+                    self.late_s = max(self.late_s, self.behind_s)
                     at, sent = until, end
                 time.sleep(_TICK_S)
         finally:
-            with suppress(BrokenPipeError):
-                self._pipe.close()
+            with self._lock:
+                self.took_s = time.monotonic() - begin_s
+                with suppress(BrokenPipeError):
+                    self._pipe.close()

@@ -6,40 +6,36 @@ after the other is ended by SIGKILL. Each flow must have its final verdict, one,
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from benchmarks.collected import Collected, Flow, command, labels
 from benchmarks.environment import environment
-from benchmarks.feeding import Feeder
+from benchmarks.fake_service import FakeHttpService
 from benchmarks.long_capture import write_long_capture
+from benchmarks.stalls import TrackerWatch
 from benchmarks.started import config_under_test
-from flows.errors import SettingsError
+from benchmarks.unspooled import split_missing
+from benchmarks.victims import victim
+from collectors.sender import HttpSender
+from flows.errors import ServeFlowError
 from serveflow_app.service import Service
 
-__all__ = ["PARTS", "Collected", "KillSettings", "compare", "measure_kills", "victims"]
-
-PARTS = ("FlowTracker", "Router", "FastModel", "SlowModel", "proxy", "service", "collector")
-"""What can be killed.
-
-``service``: all of it is stopped, and started again 20 s later. ``collector``: it is started again
-at once, on its spool; what it had not read by then is lost, and flows that go on begin anew.
-"""
+__all__ = ["KillSettings", "compare", "measure_kills", "missing_of"]
 
 _AWAY_S = 20.0
-_PROXIES = ("haproxy", "ray::ServeProxy", "ray::ProxyActor", "ray::HAProxyManager")
-_END_S = 180.0
-_TO_THE_MICROSECOND = len("2026-01-01T00:00:00.000000")
-_Flow = tuple[Any, ...]
+_MOST_WAIT_S = 30.0  # until a part that is to be killed is there (again)
+_TOLD = ("flows", "final", "open", "duplicates", "replayed_flows", "refused_flows", "evicted_flows",
+         "spooled_bytes", "recovered_flows", "by_reason")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +46,12 @@ class KillSettings:
         captures: Played one after the other, over and over, with other hosts each time.
         passes: How often.
         rate: New flows per second.
-        parts: Of :data:`PARTS`, in this order, over and over.
+        parts: Of :data:`benchmarks.victims.PARTS`, in this order, over and over.
         times: How often each.
         every_s: From one killing to the next.
         spool: Whether the collector has one.
         config: Serve configuration; None: the one that comes along.
+        fake: Against a service that is made up, in this process, and judges by arithmetic.
     """
 
     captures: list[Path]
@@ -65,6 +62,7 @@ class KillSettings:
     every_s: float
     spool: bool
     config: Path | None
+    fake: bool = False
 
 
 class _Restartable:
@@ -79,6 +77,10 @@ class _Restartable:
         return self._service.url
 
     @property
+    def grpc_url(self) -> str:
+        return f"{self._service.grpc_url}/{self._config['applications'][0]['name']}"
+
+    @property
     def pid(self) -> int:
         return self._service.pid or 0
 
@@ -87,10 +89,7 @@ class _Restartable:
         time.sleep(_AWAY_S)
         self._service = self._start()
 
-    def __enter__(self) -> _Restartable:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._service.stop()
 
     def _start(self) -> Service:
@@ -110,45 +109,47 @@ def measure_kills(
     """Run; return the object that ``--json`` prints.
 
     Raises:
-        ServeFlowError: A capture, the configuration or the service is not as it should be.
+        ServeFlowError: A capture, the configuration or the service is not as it should be, or a
+            part that was to be killed did not come back.
     """
     taken = environment(
         captures=[path.name for path in settings.captures],
         passes=settings.passes, rate=settings.rate, parts=list(settings.parts),
-        times=settings.times, every_s=settings.every_s, spool=settings.spool,
+        times=settings.times, every_s=settings.every_s, spool=settings.spool, fake=settings.fake,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="serveflow-kills-") as name:
+    with tempfile.TemporaryDirectory(prefix="serveflow-kills-") as name, _service(settings) as own:
         folder = Path(name)
         capture = folder / "long.pcap"
         write_long_capture(settings.captures, settings.passes, capture)
         on_progress("what is said undisturbed …")
-        calm = folder / "calm.jsonl"
-        summary = _classified(capture, calm)
-        seconds = summary["flows"] / settings.rate
-        with _Restartable(config_under_test(settings.config)) as service:
-            collector = Collected(service.url, folder, capture, seconds, spool=settings.spool)
-            killed = _kill_all(settings, service, collector, on_progress)
+        calm = _undisturbed(settings, own, capture, folder)
+        flows = sum(map(len, calm.values()))
+        with _watch(settings, own) as watch:
+            collector = Collected(
+                own.url, folder, capture, flows / settings.rate, spool=settings.spool
+            )
+            killed = _kill_all(settings, own, collector, watch, on_progress)
             on_progress("waiting for the last verdicts …")
             told = collector.end()
-        found = compare(_labels(calm), _labels(folder / "eve.json"))
-    lasted_s = collector.lasted_s
-    return {
-        "flows_per_second": summary["flows"] / lasted_s,
-        "killed": dict(Counter(killed)),
-        **found,
-        "collector": {
-            key: told[key]
-            for key in (
-                "flows", "final", "open", "duplicates", "replayed_flows", "refused_flows",
-                "evicted_flows", "spooled_bytes", "by_reason",
-            )
-        },
-        "exit_status": collector.exit_status,
-        "environment": taken,
-    }  # fmt: skip
+        holds = None if settings.fake else _conserved(own.url)
+        stormy = labels(folder / "eve.json")
+        result = {
+            "flows_per_second": flows / collector.feeder.took_s,
+            "killed": dict(Counter(killed)),
+            "load_was_over": len(killed) < settings.times * len(settings.parts),
+            **compare(calm, stormy),
+            "conservation_holds": holds,
+            "trackers": watch.told() if watch is not None else None,
+            "collector": {key: told[key] for key in _TOLD},
+            "exit_status": collector.exit_status,
+        }
+        if settings.spool:
+            result["missing_by"] = split_missing(missing_of(calm, stormy), collector.left)
+            result["packets_while_nobody_read"] = collector.feeder.unseen
+    return {**result, "environment": taken}
 
 
-def compare(calm: dict[_Flow, list[str]], stormy: dict[_Flow, list[str]]) -> dict[str, Any]:
+def compare(calm: dict[Flow, list[str]], stormy: dict[Flow, list[str]]) -> dict[str, Any]:
     """Compare what was said of flows in two runs.
 
     Args:
@@ -156,173 +157,122 @@ def compare(calm: dict[_Flow, list[str]], stormy: dict[_Flow, list[str]]) -> dic
         stormy: The same while parts were killed.
 
     Returns:
-        ``flows``, ``missing`` (that got no final verdict), ``twice`` (got more than one),
-        ``other_label``, and ``same_share``.
+        ``flows``, ``missing`` (that got no final verdict), ``twice`` (got more than one), of these
+        ``again`` (the same verdict on the same flow) and ``continued`` (a flow that the undisturbed
+        run does not know: it went on after a restart), ``other_label``, and ``same_share``.
     """
     missing = sum(max(len(said) - len(stormy.get(flow, [])), 0) for flow, said in calm.items())
-    twice = sum(max(len(said) - len(calm.get(flow, [])), 0) for flow, said in stormy.items())
-    other = sum(sorted(said) != sorted(stormy.get(flow, said)) for flow, said in calm.items())
+    continued = sum(len(said) for flow, said in stormy.items() if flow not in calm)
+    again = sum(
+        max(len(said) - len(calm[flow]), 0) for flow, said in stormy.items() if flow in calm
+    )
+    other = sum(not set(stormy.get(flow, said)) <= set(said) for flow, said in calm.items())
     flows = sum(map(len, calm.values()))
     return {
         "flows": flows,
         "missing": missing,
-        "twice": twice,
+        "twice": again + continued,
+        "again": again,
+        "continued": continued,
         "other_label": other,
         "same_share": 1.0 - (other + missing) / flows if flows else None,
     }
 
 
-def victims(part: str, service_pid: int) -> list[int]:
-    """Return the processes of a part, among the service's own descendants.
-
-    Raises:
-        SettingsError: There is none.
-    """
-    parents: dict[int, int] = {}
-    titles: dict[int, str] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                stat = (folder / "stat").read_text()
-                title = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue  # it has ended meanwhile
-            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-            titles[int(folder.name)] = title.replace(b"\0", b" ").decode(errors="replace").strip()
-    found = [
-        pid
-        for pid, title in titles.items()
-        if _is_part(part, title) and _descends(pid, service_pid, parents)
-    ]
-    if not found:
-        raise SettingsError(f"no process of {part} runs")
-    return found
+def missing_of(calm: dict[Flow, list[str]], stormy: dict[Flow, list[str]]) -> Iterator[Flow]:
+    """Yield the flows that got fewer verdicts than in the undisturbed run."""
+    return (flow for flow, said in calm.items() if len(stormy.get(flow, [])) < len(said))
 
 
-def _is_part(part: str, title: str) -> bool:
-    if part == "proxy":
-        return any(title.split("/")[-1].startswith(name) for name in _PROXIES[:1]) or any(
-            title.startswith(name) for name in _PROXIES[1:]
-        )
-    return title.startswith("ray::ServeReplica:") and f":{part}" in title
+def _conserved(url: str) -> bool:
+    with HttpSender(url) as sender:
+        return bool(sender.status()["holds"])
 
 
-def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
-    while pid not in (0, ancestor):
-        pid = parents.get(pid, 0)
-    return pid == ancestor
+@contextmanager
+def _service(settings: KillSettings) -> Iterator[Any]:
+    if settings.fake:
+        with FakeHttpService() as made_up:
+            yield made_up
+        return
+    real = _Restartable(config_under_test(settings.config, grpc=True))
+    try:
+        yield real
+    finally:
+        real.close()
+
+
+@contextmanager
+def _watch(settings: KillSettings, own: Any) -> Iterator[TrackerWatch | None]:
+    """Watch what trackers answer, where nothing else is killed that would be seen in it."""
+    if set(settings.parts) != {"FlowTracker"}:
+        yield None
+        return
+    with TrackerWatch(own.url, own.grpc_url) as watch:
+        yield watch
 
 
 def _kill_all(
     settings: KillSettings,
-    service: _Restartable,
+    service: Any,
     collector: Collected,
+    watch: TrackerWatch | None,
     on_progress: Callable[[str], None],
 ) -> list[str]:
+    """Kill while there is load; return what."""
     killed: list[str] = []
     for _ in range(settings.times):
         for part in settings.parts:
+            if part == "collector":
+                _until_it_keeps_up(collector)
             time.sleep(settings.every_s)
+            if not collector.feeder.at_work:
+                return killed
             on_progress(f"killing {part} ({len(killed) + 1}) …")
             if part in ("service", "collector"):
                 (service if part == "service" else collector).restart()
-                killed.append(part)
-                continue
-            try:
-                pids = victims(part, service.pid)
-            except SettingsError:
-                continue  # it is still away since the last time
-            os.kill(pids[len(killed) % len(pids)], signal.SIGKILL)
+            else:
+                pid, title = _victim(part, service.pid, len(killed))
+                if watch is not None:
+                    watch.note_death(title)
+                os.kill(pid, signal.SIGKILL)
             killed.append(part)
     return killed
 
 
-def _command(*args: object) -> list[str]:
-    main = "from serveflow_app.cli import main; main()"
-    return [sys.executable, "-c", main, *map(str, args)]
+def _until_it_keeps_up(collector: Collected) -> None:
+    """Wait until a collector has begun, and has read what came meanwhile."""
+    until_s = time.monotonic() + _MOST_WAIT_S
+    while not collector.keeps_up and collector.feeder.at_work:
+        if time.monotonic() > until_s:
+            raise ServeFlowError("the collector does not keep up: give a lower --rate")
+        time.sleep(0.05)
 
 
-def _classified(capture: Path, out: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        _command("classify", capture, "--out", out, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
-    )  # fmt: skip
-    summary: dict[str, Any] = json.loads(done.stdout)
-    return summary
+def _victim(part: str, service_pid: int, number: int) -> tuple[int, str]:
+    """Return a process of a part, one that has been killed before once it is there again."""
+    until_s = time.monotonic() + _MOST_WAIT_S
+    while time.monotonic() < until_s:
+        found = victim(part, service_pid, number)
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    raise ServeFlowError(f"no process of {part} runs, {_MOST_WAIT_S:.0f} s after it was killed")
 
 
-class Collected:
-    """A collector that reads a capture from a pipe.
-
-    Args:
-        url: The service's address.
-        folder: For its verdicts (``eve.json``), its log and its spool.
-        capture: What it reads.
-        seconds: How long that takes.
-        spool: Whether it has a spool.
-    """
-
-    def __init__(
-        self, url: str, folder: Path, capture: Path, seconds: float, *, spool: bool
-    ) -> None:
-        more = ("--spool", folder / "spool") if spool else ()
-        self._command = _command(
-            "collect", "-", "--to", url, "--sink", f"eve:{folder / 'eve.json'}",
-            "--metrics", "off", "--drain-s", "60", "--json", *more,
-        )  # fmt: skip
-        self._log = folder / "log"
-        self._process = self._start()
-        self._feeder = Feeder(capture, self._stdin(), seconds)
-        self._feeder.start()
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid
-
-    @property
-    def lasted_s(self) -> float:
-        """How long it took to feed it."""
-        return self._feeder.seconds + self._feeder.late_s
-
-    @property
-    def exit_status(self) -> int | None:
-        """The process's exit status; None: it has not ended."""
-        return self._process.returncode
-
-    def restart(self) -> None:
-        """End it by SIGKILL and start it again at once."""
-        self._process.kill()
-        self._process.wait()
-        self._process = self._start()
-        self._feeder.redirect(self._stdin())
-
-    def end(self) -> dict[str, Any]:
-        """Wait until all is read and judged; return what the collector says of it."""
-        self._feeder.join()
-        self._process.stdin = None  # closed already
-        out, _ = self._process.communicate(timeout=_END_S)
-        told: dict[str, Any] = json.loads(out)
-        return told
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-            )
-
-    def _stdin(self) -> IO[bytes]:
-        assert self._process.stdin is not None  # noqa: S101 (it is a pipe)
-        return self._process.stdin
-
-
-def _labels(path: Path) -> dict[_Flow, list[str]]:
-    """Return the labels of flows from verdict lines of either kind."""
-    said: dict[_Flow, list[str]] = {}
-    for line in path.read_text().splitlines():
-        told = json.loads(line)
-        label = told.get("serveflow", told)["label"]
-        start = (told.get("start_time") or told["flow"]["start"])[:_TO_THE_MICROSECOND]
-        ends = (told["src_ip"], told["src_port"], told["dest_ip"], told["dest_port"])
-        said.setdefault((start, *ends, told["proto"]), []).append(label)
-    return said
+def _undisturbed(
+    settings: KillSettings, service: Any, capture: Path, folder: Path
+) -> dict[Flow, list[str]]:
+    out = folder / "calm.jsonl"
+    words: tuple[object, ...] = ("classify", capture, "--out", out)
+    if settings.fake:
+        to = ("--to", service.url, "--metrics", "off")
+        words = ("collect", capture, "--sink", f"eve:{out}", *to)
+    log = folder / "calm.log"
+    with log.open("wb") as errors:
+        done = subprocess.run(
+            command(*words, "--json"), stdout=subprocess.DEVNULL, stderr=errors, check=False
+        )
+    if done.returncode:
+        raise ServeFlowError(f"serveflow {words[0]}: {log.read_text().strip()[-500:]}")
+    return labels(out)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.report_capacity import CAPACITY_BLOCKS
+from benchmarks.report_reliability import RELIABILITY_BLOCKS
 from benchmarks.report_text import BLOCKS
 from benchmarks.results import Kept, kept
 from flows.errors import SettingsError
@@ -34,7 +35,7 @@ def filled(text: str, results: Kept) -> str:
     Raises:
         SettingsError: A block has a name that is not known.
     """
-    known: dict[str, Callable[[Kept], str]] = {**BLOCKS, **CAPACITY_BLOCKS}
+    known: dict[str, Callable[[Kept], str]] = {**BLOCKS, **CAPACITY_BLOCKS, **RELIABILITY_BLOCKS}
 
     def made(found: re.Match[str]) -> str:
         name = found[1]

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.collected import Collected
 from benchmarks.cpu import cpu_by_process
 from benchmarks.environment import environment
-from benchmarks.kills import Collected
 from benchmarks.long_capture import write_long_capture
 from benchmarks.rate import RateSettings, measure_rate
 from benchmarks.started import config_under_test, started
@@ -84,9 +84,13 @@ def measure_soak(
             with _looked_at(pids) as looks:
                 measured = measure_rate(load, on_progress)
             told = collector.end()
+    processes = _slopes(looks)
+    grows = {name: one["memory_mib_per_minute"] for name, one in processes.items()}
     return {
         "seconds": settings.seconds,
-        "processes": _slopes(looks),
+        "most_mib_per_minute": max(grows.values(), default=None),
+        "files_constant": all(len(set(one["open_files"])) == 1 for one in processes.values()),
+        "processes": processes,
         "load": {key: measured[key] for key in ("answered_per_second", "flows", "lost_flows")},
         "collector": {key: told[key] for key in ("flows", "final", "open", "refused_flows")},
         "environment": taken,

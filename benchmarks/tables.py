@@ -15,10 +15,12 @@ __all__ = [
     "latency_tables",
     "live_table",
     "mutations_table",
+    "pauses_table",
     "peers_table",
     "points_table",
     "rate_tables",
     "scale_tables",
+    "silence_table",
     "soak_table",
     "start_up_table",
 ]
@@ -146,6 +148,43 @@ def mutations_table(result: dict[str, Any]) -> Table:
     table.add_row("anything else raised", f"{sum(result['uncaught'].values()):,}")
     table.add_row("slowest capture, ms", f"{result['slowest_ms']:.1f}")
     table.add_row("memory grown by, MiB", f"{result['grown_mib']:.1f}")
+    return table
+
+
+def pauses_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench pauses``."""
+    columns = (
+        "still",
+        "flows",
+        "lost",
+        "refused",
+        "drained s",
+        "memory MiB, most",
+        "sink MiB, most",
+    )
+    table = plain_table("what stood still, and what became of it", columns, _caption(result))
+    for what, one in result["paused"].items():
+        table.add_row(
+            what, f"{one['flows']:,}", f"{one['flows'] - one['written']:,}",
+            f"{one['refused_flows']:,}",
+            "never" if one["drained_s"] is None else f"{one['drained_s']:.2f}",
+            f"{one['most_memory_bytes'] / 2**20:.1f} of {one['memory_bound_bytes'] / 2**20:.0f}",
+            f"{one['most_sink_bytes'] / 2**20:.1f} of {one['sink_bound_bytes'] / 2**20:.0f}",
+        )  # fmt: skip
+    return table
+
+
+def silence_table(result: dict[str, Any]) -> Table:
+    """Return the figures of ``bench silence``."""
+    columns = ("flows", "that waited", "late ms, median", "at most")
+    table = plain_table(
+        "final verdicts after deadlines, on a silent wire", columns, _caption(result)
+    )
+    late = result["late_ms"]
+    table.add_row(
+        f"{result['flows']:,}", f"{result['timed_out']:,}", f"{late['median']:.0f}",
+        f"{late['most']:.0f}",
+    )  # fmt: skip
     return table
 
 

@@ -33,7 +33,6 @@ __all__ = ["Agent", "AgentOptions", "VerdictHandler"]
 _NS = 1_000_000_000
 _LOOK_S = 0.005  # while batches wait to be sent or answered
 _CARE_S = 0.1
-_FULL_S = 1.0  # so long new flows are refused before old ones are given what they have
 _EVICT_SHARE = 16  # of the flows that memory holds, one in so many at a time
 _STEPS_MS = tuple(10.0 ** (step / 3.0) for step in range(-3, 16))  # 0.1 ms to 100 s
 
@@ -55,6 +54,9 @@ class AgentOptions:
         delivery: How batches are delivered; the service is waited for as long as it takes.
         limits: To what memory may grow.
         drain_s: How long verdicts are waited for at the end.
+        full_s: For so long new flows are refused before old ones are given the verdict that they
+            have; None: as long as a flow waits for packets at most, in which memory frees itself if
+            the service keeps up.
     """
 
     name: str
@@ -66,6 +68,7 @@ class AgentOptions:
     )
     limits: EdgeLimits = field(default_factory=EdgeLimits)
     drain_s: float = 15.0
+    full_s: float | None = None
 
 
 class Spool(Protocol):
@@ -102,14 +105,18 @@ class Spool(Protocol):
     def pump(self, *, healthy: bool) -> None:
         """Drain, if the service answers; never blocks."""
 
+    @property
+    def noting(self) -> bool:
+        """Whether sinks have still to write verdicts of what it keeps."""
+
+    def handed_over(self) -> None:
+        """Learn that sinks have been given the verdicts of all flows settled so far."""
+
     def set_aside(self, collector: Collector) -> int:
         """Take over all flows without a final verdict; return how many."""
 
     def forget_settled(self, collector: Collector) -> None:
         """Let go of what nobody needs any more."""
-
-    def close(self) -> None:
-        """Let the disk have everything, and close."""
 
 
 class Agent:
@@ -121,7 +128,8 @@ class Agent:
         schema: What the service wants.
         options: How to work.
         on_settled: Told of every final verdict.
-        spooled: The spool; None: flows are in memory alone.
+        spooled: The spool, closed by whoever opened it when sinks have written all; None: flows are
+            in memory alone.
     """
 
     def __init__(
@@ -191,8 +199,9 @@ class Agent:
         if self._must_wait():
             self.delivery.pump(_LOOK_S)
             return True
-        busy = self.collector.has_work or self.collector.in_flight > 0
-        decoded = self._source.read(_LOOK_S if busy else self._options.delivery.tick_s)
+        noting = self._spooled is not None and self._spooled.noting
+        busy = noting or self.collector.has_work or self.collector.in_flight > 0
+        decoded = self._source.read(_LOOK_S if busy else self._rest_s())
         if decoded is None:
             return False
         if len(decoded.packets):
@@ -201,6 +210,14 @@ class Agent:
             self.collector.advance(self._source.quiet_until_ns(), time.monotonic_ns())
         self.delivery.pump(0.0)
         return True
+
+    def _rest_s(self) -> float:
+        """Return how long a quiet wire may be left alone: until a tick, or a flow's deadline."""
+        deadline_ns = self.collector.untold_deadline_ns
+        tick_s = self._options.delivery.tick_s
+        if deadline_ns is None or not self._source.live:
+            return tick_s
+        return min(max((deadline_ns - time.time_ns()) / _NS, _LOOK_S), tick_s)
 
     def _observe(self, decoded: Decoded) -> None:
         at, n = 0, len(decoded.packets)
@@ -248,7 +265,9 @@ class Agent:
         if self._set_aside():
             return
         self._full_since_ns = self._full_since_ns or now_ns
-        if now_ns - self._full_since_ns >= _FULL_S * _NS:
+        full_s = self._options.full_s
+        full_s = self._schema.max_wait_s if full_s is None else full_s
+        if now_ns - self._full_since_ns >= full_s * _NS:
             self._evict(max(self._options.limits.ledger.unsettled // _EVICT_SHARE, 1))
 
     @property
@@ -288,7 +307,6 @@ class Agent:
             self._lost_flows += self.collector.open_flows
         if self._spooled is not None:
             self._spooled.forget_settled(self.collector)
-            self._spooled.close()
 
     def _unfinished(self) -> bool:
         waiting = self._spooled is not None and self._spooled.draining
@@ -301,6 +319,8 @@ class Agent:
     def _on_settled(self, settled: Settled, part: Part) -> None:
         self.tally.add(settled, part.classes, self._schema.tiers)
         self._handler(settled, part.classes, part.model_version)
+        if self._spooled is not None:
+            self._spooled.handed_over()
 
     def status(self) -> AgentStatus:
         """Tell how it is; from any thread."""

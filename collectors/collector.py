@@ -19,6 +19,7 @@ import numpy.typing as npt
 from collectors.exchange import CollectorSettings, Journals, Outgoing, Settled
 from collectors.ledger import Ledger
 from collectors.memory import EdgeLimits
+from flows.failpoints import failpoint
 from flows.ids import flow_ids, slots_of
 from flows.packet import Records, packet_dtype
 from flows.records import taken
@@ -68,6 +69,7 @@ class Collector:
         self._schema = schema
         self._settings = settings or CollectorSettings()
         limits = limits or EdgeLimits()
+        full = failpoint("table_full")
         self._journal = journal
         self._unwritten_until = 0  # all flows from this number on are in the journal
         self._aside_until = 0
@@ -77,7 +79,7 @@ class Collector:
             first_packets=schema.depth,
             timeouts=self._settings.timeouts,
             seed=self._seed,
-            most_flows=limits.table_flows,
+            most_flows=limits.table_flows if full is None else full.at,
         )
         self.ledger = Ledger(
             schema.depth,
@@ -95,7 +97,7 @@ class Collector:
         self._away: dict[int, list[int]] = {}
         self._held: list[_Held] = []
         self._incarnations: dict[str, str] = {}
-        self._acknowledged_ns = 0
+        self._acknowledged_ns = self._told_ns = 0
         self.tracker_changes = 0
         self.evicted_flows = 0
 
@@ -128,6 +130,20 @@ class Collector:
     def has_work(self) -> bool:
         """Whether a batch would hold any rows."""
         return self.ledger.waiting > 0
+
+    @property
+    def untold_deadline_ns(self) -> int | None:
+        """Deadline (capture time) of the oldest open flow, if no batch has told that it is over."""
+        deadline_ns = self.ledger.oldest_deadline_ns
+        return deadline_ns if deadline_ns is not None and deadline_ns >= self._told_ns else None
+
+    @property
+    def deadline_has_passed(self) -> bool:
+        """Whether a batch's watermark would tell that the oldest open flow's wait is over."""
+        deadline_ns = self.untold_deadline_ns
+        if deadline_ns is None or deadline_ns >= self._clock_ns:
+            return False
+        return deadline_ns < min(self._awaited_deadline_ns(), self._clock_ns)
 
     @property
     def lags_behind(self) -> bool:
@@ -245,8 +261,7 @@ class Collector:
         watermark_ns = min(
             self._clock_ns,
             formed.queued_deadline_ns,
-            min((out.deadline_ns for out in self._in_flight.values()), default=self._clock_ns),
-            min((held.out.deadline_ns for held in self._held), default=self._clock_ns),
+            self._awaited_deadline_ns(),
         )
         out = Outgoing(
             self._number,
@@ -257,7 +272,13 @@ class Collector:
         )
         self._in_flight[out.number] = out
         self._number += 1
+        self._told_ns = max(self._told_ns, out.batch.watermark_ns)
         return out
+
+    def _awaited_deadline_ns(self) -> int:
+        """Return the earliest deadline among batches in flight or held; else the clock."""
+        outs = (*self._in_flight.values(), *(held.out for held in self._held))
+        return min((out.deadline_ns for out in outs), default=self._clock_ns)
 
     def receive(
         self, out: Outgoing, verdicts: Records, notes: dict[str, Any], now_ns: int
@@ -282,7 +303,8 @@ class Collector:
         late = np.isin(final["reason"], (Reason.TIMEOUT, Reason.EVICTED))
         since_ns = np.where(late, formed_ns, entries["asked_seen_ns"])
         queue_ns = np.maximum(now_ns - since_ns - final["infer_ns"], 0)
-        return Settled(flows, final, queue_ns, entries["infer_ns"])
+        ends = np.ascontiguousarray(entries["end_reason"])
+        return Settled(flows, final, queue_ns, entries["infer_ns"], ends)
 
     def acknowledge(self, out: Outgoing, now_ns: int) -> None:
         """Note that a batch has been answered to the end.

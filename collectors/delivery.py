@@ -7,6 +7,7 @@ waits as long as it says.
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import time
@@ -22,6 +23,7 @@ from flows.errors import OverloadedError, ServeFlowError, ServiceUnavailableErro
 
 __all__ = ["Delivery", "DeliverySettings"]
 
+_log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 _LOOK_S = 0.0005  # least time between two looks for packets that are due
 _REST_S = 0.02  # the same while an answer is awaited, which ends it
@@ -159,7 +161,8 @@ class Delivery:
             since_s = (now_ns - self._last_send_ns) / _NS
             grown = since_s >= self._gap_s() or hurry or collector.lags_behind
             tick = since_s >= settings.tick_s and collector.open_flows > 0
-            if not ((collector.has_work and grown) or tick):
+            due = collector.has_work or collector.deadline_has_passed
+            if not ((due and grown) or tick):
                 return
             self._last_send_ns = now_ns
             out = collector.next_batch(now_ns)
@@ -217,6 +220,8 @@ class Delivery:
             if len(settled.flows):
                 self._on_settled(settled, event.part)
         elif event.error is None:
+            if self._failing and self._settings.give_up_after_s is None:
+                _log.info("the service answers again, after %d failures", self._failing)
             self._failing = 0
             self._batches += 1
             self._last_heard_ns = event.wall_ns
@@ -234,6 +239,8 @@ class Delivery:
         elif self._may_pass(error):
             self._failures += 1
             self._failing += 1
+            if self._failing == 1 and self._settings.give_up_after_s is None:
+                _log.warning("%s Flows wait until it answers.", error)
             self._last_error = str(error)
             rest_s = min(_FIRST_BACK_OFF_S * 2 ** min(self._failing - 1, 16), _MOST_BACK_OFF_S)
             rest_s *= random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from collectors.journal import (
     settled_numbers,
 )
 from collectors.past_runs import PastRun, past_runs, without
+from collectors.settled_notes import Acknowledging, SettledNotes
 from collectors.spool_segments import FolderLock, read_records
 from collectors.status import SpoolCounters
 from flows.packet import Records, packet_dtype
@@ -39,9 +40,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _SettledOnly:
-    """Notes in a journal that flows of some run have their verdicts; they are journaled already."""
+    """Notes that flows of some run have their verdicts; they are journaled already."""
 
-    journal: Journal
+    notes: SettledNotes
     run: int
 
     def observed(
@@ -55,7 +56,28 @@ class _SettledOnly:
         return True
 
     def settled(self, numbers: npt.NDArray[np.uint64]) -> None:
-        self.journal.settled(numbers, self.run)
+        self.notes.settled(numbers, self.run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Noting:
+    """The journal of this run's collector, in which settled flows are noted a little later."""
+
+    journal: Journal
+    notes: SettledNotes
+
+    def observed(
+        self,
+        flows: Records,
+        packets: Records,
+        numbers: npt.NDArray[np.uint64],
+        ends: Records,
+        clock_ns: int,
+    ) -> bool:
+        return self.journal.observed(flows, packets, numbers, ends, clock_ns)
+
+    def settled(self, numbers: npt.NDArray[np.uint64]) -> None:
+        self.notes.settled(numbers, self.journal.meta.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +99,19 @@ class DiskSpool:
         settings: How to spool.
         name: The collector.
         schema: What the service wants.
+        sinks: Who must have written a verdict before its flow is no longer kept.
 
     Raises:
         SettingsError: The folder cannot be used.
     """
 
     def __init__(
-        self, folder: Path, settings: SpoolSettings, name: str, schema: ServiceSchema
+        self,
+        folder: Path,
+        settings: SpoolSettings,
+        name: str,
+        schema: ServiceSchema,
+        sinks: Sequence[Acknowledging] = (),
     ) -> None:
         self._lock = FolderLock(folder)
         self._settings = settings
@@ -97,6 +125,9 @@ class DiskSpool:
         except BaseException:
             self._lock.close()
             raise
+        self._notes = SettledNotes(self._journal, sinks)
+        for sink in sinks:
+            self._journal.before_sync.append(sink.sync)
         self._waiting: deque[Callable[[], Drain]] = deque()
         self._active: Drain | None = None
         self._asides: list[_Aside] = []  # not drained yet, the oldest first
@@ -115,7 +146,7 @@ class DiskSpool:
     @property
     def journal(self) -> Journals:
         """See :class:`collectors.agent.Spool`."""
-        return self._journal
+        return _Noting(self._journal, self._notes)
 
     @property
     def must_wait(self) -> bool:
@@ -163,11 +194,21 @@ class DiskSpool:
 
     def pump(self, *, healthy: bool) -> None:
         """See :class:`collectors.agent.Spool`."""
+        self._notes.write()
         if self._active is None and self._waiting and healthy:
             self._active = self._waiting.popleft()()
         if self._active is not None and self._active.pump():
             self._drained += self._active.expected
             self._active = None
+
+    def handed_over(self) -> None:
+        """See :class:`collectors.agent.Spool`."""
+        self._notes.handed_over()
+
+    @property
+    def noting(self) -> bool:
+        """See :class:`collectors.agent.Spool`."""
+        return self._notes.waiting
 
     def set_aside(self, collector: Collector) -> int:
         """See :class:`collectors.agent.Spool`."""
@@ -183,20 +224,26 @@ class DiskSpool:
         self._open = collector.open_flows
         if not self._past:  # else what is noted of them stands among what would be deleted
             base = self._asides[0].base if self._asides else collector.ledger.base
-            self._journal.forget_before(base)
+            held = self._notes.lowest_of(self._journal.meta.run)
+            self._journal.forget_before(base if held is None else min(base, held))
 
     def close(self) -> None:
-        """See :class:`collectors.agent.Spool`."""
+        """Let the disk have everything, and close; to be called when sinks have been closed."""
         if not self._closed:
             self._closed = True
-            self._journal.close(delete=not self._open and not self.draining)
+            self._notes.write()
+            over = not self._open and not self.draining and not self._notes.waiting
+            self._journal.close(delete=over)
             self._lock.close()
 
     def _drain_of_run(self, run: PastRun) -> Drain:
-        def done() -> None:
+        def discard() -> None:
             self._discard(run)
             self._past -= 1
             _log.info("spool: the earlier run's flows have their verdicts")
+
+        def done() -> None:
+            self._notes.afterwards(discard)
 
         meta = run.meta
         schema = replace(self._schema, depth=meta.depth, header=meta.with_header)
@@ -227,7 +274,7 @@ class DiskSpool:
             self._collector_settings,
             name=self._journal.meta.name,
             seed=seed,
-            journal=_SettledOnly(self._journal, run),
+            journal=_SettledOnly(self._notes, run),
         )
         delivery = self._delivery_of(collector)
         return Drain(what, records, collector, delivery, on_done, expected)
@@ -238,7 +285,7 @@ class DiskSpool:
         self._journal.sync()
         settled = np.unique(
             np.concatenate(
-                [np.empty(0, np.uint64)]
+                [self._notes.held_of(run)]
                 + [
                     settled_numbers(payload, run)
                     for path, begins_at in self._journal.positions()

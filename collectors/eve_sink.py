@@ -13,13 +13,16 @@ from collectors.sinks import Verdicts
 from collectors.text_columns import Bytes, Piece, integers, joined, names, times
 from collectors.verdict_columns import json_judgement, json_text, shared_of
 from flows.keys import ICMP_PAIRS
-from flows.packet import Protocol, Records
+from flows.packet import FlowEndReason, Protocol, Records
 
 __all__ = ["EveSink", "eve_lines"]
 
 # Suricata's flow_id has 51 bits, as many readers of JSON hold no larger numbers exactly.
 _ID_BITS = np.uint64((1 << 51) - 1)
 _NAMES = {int(p): p.name for p in Protocol} | {int(Protocol.ICMPV6): "IPv6-ICMP"}
+_ENDS = tuple(
+    f',"end_reason":"{reason.name.lower()}"' if reason else "" for reason in FlowEndReason
+)
 _PROTOCOLS = tuple(_NAMES.get(k, str(k)) for k in range(256))
 
 
@@ -48,7 +51,8 @@ def eve_lines(found: Verdicts) -> tuple[Bytes, npt.NDArray[np.int64]]:
             (b',"proto":"', names(_PROTOCOLS, flows["protocol"])),
             (b'","community_id":"', shared.community_id),
             (b'","host":' + collector + b',"flow":{"start":"', times(start_ns, 6)),
-            (b'+0000"},"serveflow":{"flow_id":"', integers(flows["flow_id"])),
+            (b'+0000"', names(_ENDS, found.settled.ends)),
+            (b'},"serveflow":{"flow_id":"', integers(flows["flow_id"])),
             *json_judgement(found, shared, b'",'),
         ],
         b"}}}\n",
@@ -107,6 +111,10 @@ class EveSink:
     def reopen(self) -> None:
         """See :class:`collectors.sinks.Sink`."""
         self._file.reopen()
+
+    def sync(self) -> None:
+        """See :class:`collectors.sinks.Sink`."""
+        self._file.sync()
 
     def close(self) -> None:
         """See :class:`collectors.sinks.Sink`."""

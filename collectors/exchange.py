@@ -61,12 +61,20 @@ class Settled:
         verdicts: ``VERDICT_DTYPE [n]``.
         queue_ns: int64 ``[n]``; wall clock spent in batching, transport and queues.
         infer_ns: int64 ``[n]``; model time of all tiers asked.
+        end_reason: uint8 ``[n]``; how each had ended by then (:class:`flows.packet.FlowEndReason`);
+            None: that is not known.
     """
 
     flows: Records
     verdicts: Records
     queue_ns: npt.NDArray[np.int64]
     infer_ns: npt.NDArray[np.int64]
+    end_reason: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def ends(self) -> npt.NDArray[np.uint8]:
+        """How each flow had ended, 0 where it had not or that is not known."""
+        return np.zeros(len(self.flows), np.uint8) if self.end_reason is None else self.end_reason
 
 
 class Journals(Protocol):

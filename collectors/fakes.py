@@ -100,7 +100,7 @@ class FakeService:
     def __init__(self, schema: ServiceSchema = FAKE_SCHEMA) -> None:
         self._schema = schema
         self._lock = threading.Lock()
-        self._open: dict[tuple[str, int], _Flow] = {}
+        self._open: dict[str, dict[int, _Flow]] = {}
         self._incarnation = secrets.token_hex(4)
         self.trouble = ""
         self.batches = 0
@@ -155,14 +155,15 @@ class FakeService:
         verdicts["final"] = rows["ip_bytes"] % 2 == 0
         verdicts["reason"] = np.where(verdicts["final"], Reason.CONFIDENT, Reason.UNCERTAIN)
         for row in rows[verdicts["final"] == 0]:
-            key = batch.collector, int(row["flow_id"])
-            self._open.setdefault(key, _Flow(int(row["time_ns"])))
+            own = self._open.setdefault(batch.collector, {})
+            own.setdefault(int(row["flow_id"]), _Flow(int(row["time_ns"])))
         return verdicts
 
     def _last(self, batch: PacketBatch) -> Records:
         """Judge flows that have their packets, have ended or are out of time."""
+        own = self._open.get(batch.collector, {})
         for row in batch.packets:
-            flow = self._open.get((batch.collector, int(row["flow_id"])))
+            flow = own.get(int(row["flow_id"]))
             if flow is None:
                 continue
             if row["flow_end_reason"]:
@@ -171,9 +172,7 @@ class FakeService:
                 flow.packets[int(row["packet_index"])] = int(row["ip_bytes"])
         deadline_ns = batch.watermark_ns - int(self._schema.max_wait_s * 1e9)
         found = []
-        for key, flow in list(self._open.items()):
-            if key[0] != batch.collector:
-                continue
+        for flow_id, flow in list(own.items()):
             used = [flow.packets[k] for k in sorted(flow.packets)][: self._schema.depth]
             if len(used) == self._schema.depth:
                 reason = Reason.EXHAUSTED
@@ -183,7 +182,7 @@ class FakeService:
                 reason = Reason.TIMEOUT
             else:
                 continue
-            del self._open[key]
+            del own[flow_id]
             label = sum((k + 1) * size for k, size in enumerate(used)) % len(self._schema.classes)
-            found.append((key[1], 0, 0, 0.9, 0.0, label, 1, len(used), 1, int(reason)))
+            found.append((flow_id, 0, 0, 0.9, 0.0, label, 1, len(used), 1, int(reason)))
         return np.array(found, VERDICT_DTYPE)

@@ -16,6 +16,7 @@ from grpc import StatusCode
 
 from collectors.credentials import Credentials
 from collectors.sender import DEFAULT_RETRY_S, Part, read_parts
+from collectors.trace import TRACEPARENT, traceparent
 from flows.errors import (
     OverloadedError,
     ServiceError,
@@ -141,9 +142,8 @@ class GrpcSender:
     def _pieces(self, packets: bytes) -> Iterator[bytes]:
         request = ClassifyBatchInPartsRequest(packets=packets)
         with self._stub() as stub:
-            call = stub.ClassifyBatchInParts(
-                request, timeout=self._timeout_s, metadata=self._metadata()
-            )
+            metadata = (*self._metadata(), (TRACEPARENT, traceparent()))
+            call = stub.ClassifyBatchInParts(request, timeout=self._timeout_s, metadata=metadata)
             try:
                 for message in call:
                     yield message.verdicts

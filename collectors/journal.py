@@ -8,6 +8,7 @@ import secrets
 import struct
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ class SpoolSettings:
         policy: What happens at ``max_bytes``: ``block`` leaves packets where they are,
             ``drop_oldest`` deletes the oldest segment, ``drop_newest`` writes nothing more; what is
             not written is in memory alone.
-        fsync_interval_s: Power may fail: what is older than this is on the disk by then. A process
-            that is killed loses nothing that was written.
+        fsync_interval_s: Power may fail: what is older than this is on the disk by then, verdicts
+            in sinks' files too. A process that is killed loses nothing that was written.
     """
 
     max_bytes: int = 1 << 30
@@ -167,6 +168,8 @@ class Journal:
         spooled_bytes: Bytes ever written.
         unwritten: Records that could not be written.
         dropped_flows: Flows that began in segments deleted for want of room.
+        before_sync: Called before the disk is made to keep what is written here, by whatever thread
+            does it.
         last_error: What the last failure said; empty: there was none since.
 
     Raises:
@@ -190,6 +193,7 @@ class Journal:
         self._writer: SegmentWriter | None = None
         self.spooled_bytes = self.unwritten = self.dropped_flows = 0
         self.last_error = ""
+        self.before_sync: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # of the writer, which a thread syncs
         try:
             self._roll()
@@ -247,6 +251,10 @@ class Journal:
 
     def sync(self) -> None:
         """Have the disk keep all that is written."""
+        if self._writer is None or self._writer.synced:
+            return
+        for action in self.before_sync:
+            action()
         with self._lock:
             try:
                 if self._writer is not None:

@@ -119,6 +119,9 @@ class KafkaSink:
     def reopen(self) -> None:
         """Do nothing: there is no file."""
 
+    def sync(self) -> None:
+        """Do nothing: what is written is with the brokers."""
+
     def close(self) -> None:
         """See :class:`collectors.sinks.Sink`."""
         self._wait(0.0)

@@ -146,6 +146,14 @@ class Ledger:
         return sum(array.nbytes for array in arrays)
 
     @property
+    def oldest_deadline_ns(self) -> int | None:
+        """Deadline (capture time) of the oldest flow without a final verdict; None: no such."""
+        if self._base == self._end:
+            return None
+        entry = self._entries[int(self._base) & (len(self._entries) - 1)]
+        return int(entry["start_ns"]) + int(self._max_wait_ns)
+
+    @property
     def waiting(self) -> int:
         """Flows with something to send."""
         return self._queued

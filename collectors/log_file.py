@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flows.errors import SettingsError, SinkError
 
-__all__ = ["LogFile", "Rotation", "StreamFile", "write_all"]
+__all__ = ["LogFile", "Rotation", "StreamFile", "sync_if_open", "write_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,14 @@ class LogFile:
         """
         self._let_go()
         self._open()
+
+    def sync(self) -> None:
+        """Have the disk keep what is written; from any thread.
+
+        Raises:
+            OSError: The disk fails.
+        """
+        sync_if_open(self._fd)
 
     def close(self) -> None:
         """End it; the second time, do nothing."""
@@ -236,6 +244,9 @@ class StreamFile:
     def reopen(self) -> None:
         """Do nothing: it has no name."""
 
+    def sync(self) -> None:
+        """Do nothing: who reads it has it."""
+
     def close(self) -> None:
         """Do nothing: it is not ours to close."""
 
@@ -249,3 +260,18 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def sync_if_open(fd: int) -> None:
+    """Have the disk keep what is written to ``fd``, unless that has just been closed.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    try:
+        if fd >= 0:
+            os.fdatasync(fd)
+    except OSError as error:
+        # Who closes a file syncs it first; its number may even be a pipe's by now.
+        if error.errno not in (errno.EBADF, errno.EINVAL, errno.EROFS):
+            raise

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.log_file import write_all
+from collectors.log_file import sync_if_open, write_all
 from collectors.parquet_columns import PARQUET_SCHEMA, to_arrow
 from collectors.sinks import Verdicts
 from flows.errors import SettingsError, SinkError
@@ -130,6 +130,11 @@ class ParquetSink:
     def reopen(self) -> None:
         """Make files of all that is there."""
         self._roll_all(list(self._streams))
+
+    def sync(self) -> None:
+        """See :class:`collectors.sinks.Sink`."""
+        for stream in list(self._streams.values()):
+            sync_if_open(stream.fd)
 
     def close(self) -> None:
         """See :class:`collectors.sinks.Sink`."""

@@ -15,6 +15,7 @@ import numpy as np
 from collectors.sinks import Sink, Verdicts
 from collectors.status import SinkCounters
 from flows.errors import SettingsError, SinkError
+from flows.failpoints import failpoint
 
 __all__ = ["QueueSettings", "QueuedSink", "close_all"]
 
@@ -66,9 +67,11 @@ class QueuedSink:
         self._name = name
         self._sink = sink
         self._settings = settings or QueueSettings()
+        self._timeout = failpoint("sink_timeout")
         self._parts: deque[Verdicts] = deque()
         self._waiting = 0  # with those that are being written
         self._written = 0
+        self._accepted = self._done = 0
         self._lost: Counter[str] = Counter()
         self._errors: dict[str, str] = {}  # by what failed, until it succeeds
         self._reopen = False
@@ -93,6 +96,7 @@ class QueuedSink:
                 return
             self._parts.append(found)
             self._waiting += len(found)
+            self._accepted += len(found)
             if len(self._parts) == 1:
                 self._changed.notify()
 
@@ -112,6 +116,23 @@ class QueuedSink:
                 lost=dict(self._lost),
                 last_error=next(iter(self._errors.values()), ""),
             )
+
+    @property
+    def accepted(self) -> int:
+        """Verdicts taken so far; those beyond the bound are not among them."""
+        return self._accepted
+
+    @property
+    def done(self) -> int:
+        """How many of these, the first ones, have been written or given up."""
+        return self._done
+
+    def sync(self) -> None:
+        """Have the disk keep what is written; from any thread."""
+        try:
+            self._sink.sync()
+        except OSError as error:
+            self._note("sync", error)
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, for at most ``timeout_s`` seconds, and close the sink."""
@@ -134,6 +155,7 @@ class QueuedSink:
             self._lost[reason] += self._waiting
         self._parts.clear()
         self._waiting = 0
+        self._done = self._accepted
 
     def _run(self) -> None:
         ending = False
@@ -141,6 +163,8 @@ class QueuedSink:
             part, ending = self._next()
             if part is not None:
                 self._deliver(part)
+                with self._changed:
+                    self._done = min(self._done + len(part), self._accepted)
             self._attempt("flush", self._sink.flush)
         self._attempt("close", self._sink.close)
 
@@ -184,6 +208,8 @@ class QueuedSink:
         pause_s = self._settings.retry_s
         while True:
             try:
+                if self._timeout is not None and self._timeout.reached():
+                    raise SinkError(f"{self._name}: timed out, as SERVEFLOW_FAIL wants it")
                 self._sink.write(part)
             except SinkError as error:
                 self._note("write", error)

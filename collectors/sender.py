@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from collectors.connections import Connections
 from collectors.credentials import Credentials
+from collectors.trace import TRACEPARENT, traceparent
 from flows.errors import (
     OverloadedError,
     ServiceRefusedError,
@@ -201,7 +202,8 @@ class HttpSender:
 
     def submit(self, batch: PacketBatch) -> Iterator[Part]:
         """Post to ``/v1/batches``; see :meth:`Sender.submit`."""
-        headers = self._headers({**_HEADERS, NEW_FLOWS: str(new_flows_of(batch.packets))})
+        told = {NEW_FLOWS: str(new_flows_of(batch.packets)), TRACEPARENT: traceparent()}
+        headers = self._headers({**_HEADERS, **told})
         body = encode_batch(batch)
         try:
             with self._connections.request("POST", "/v1/batches", body, headers) as response:

@@ -73,6 +73,9 @@ class MemorySink:
             raise SinkError(self.trouble)
         self.reopened += 1
 
+    def sync(self) -> None:
+        """See :class:`collectors.sinks.Sink`."""
+
     def close(self) -> None:
         """See :class:`collectors.sinks.Sink`."""
         self.closed = True

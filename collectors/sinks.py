@@ -43,7 +43,11 @@ class Verdicts:
         at = np.asarray(rows, np.intp)
         own = self.settled
         settled = Settled(
-            taken(own.flows, at), taken(own.verdicts, at), own.queue_ns[at], own.infer_ns[at]
+            taken(own.flows, at),
+            taken(own.verdicts, at),
+            own.queue_ns[at],
+            own.infer_ns[at],
+            own.ends[at],
         )
         return replace(self, settled=settled)
 
@@ -68,6 +72,7 @@ class Verdicts:
             joined([np.ascontiguousarray(one.verdicts) for one in every]),
             np.concatenate([one.queue_ns for one in every]),
             np.concatenate([one.infer_ns for one in every]),
+            np.concatenate([one.ends for one in every]),
         )
         return replace(parts[0], settled=settled)
 
@@ -97,6 +102,13 @@ class Sink(Protocol):
 
         Raises:
             SinkError: It cannot be opened.
+        """
+
+    def sync(self) -> None:
+        """Have the disk keep what is written; unlike all else, from any thread, also while writing.
+
+        Raises:
+            OSError: The disk fails.
         """
 
     def close(self) -> None:

@@ -120,6 +120,7 @@ class SegmentWriter:
     Attributes:
         path: The file.
         bytes: How long it is.
+        synced: The disk has all of it.
 
     Raises:
         OSError: It cannot be made.
@@ -137,7 +138,7 @@ class SegmentWriter:
             self.path.unlink()
             raise
         self.begins_at = self.bytes
-        self._synced = False
+        self.synced = False
         _sync_folder(folder)
 
     def append(self, kind: int, payload: Buffers) -> None:
@@ -152,7 +153,7 @@ class SegmentWriter:
         for part in payload:
             crc = zlib.crc32(part, crc)
         self._append([head, struct.pack("<I", crc), *payload])
-        self._synced = False
+        self.synced = False
 
     def sync(self) -> None:
         """Have the disk keep what is written so far.
@@ -160,8 +161,8 @@ class SegmentWriter:
         Raises:
             OSError: The disk fails.
         """
-        if not self._synced:
-            self._synced = True
+        if not self.synced:
+            self.synced = True
             os.fdatasync(self._fd)
 
     def close(self) -> None:

@@ -154,6 +154,10 @@ class ZeekSink:
         """See :class:`collectors.sinks.Sink`."""
         self._file.reopen()
 
+    def sync(self) -> None:
+        """See :class:`collectors.sinks.Sink`."""
+        self._file.sync()
+
     def close(self) -> None:
         """See :class:`collectors.sinks.Sink`."""
         self._file.close()

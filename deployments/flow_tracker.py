@@ -6,13 +6,15 @@ actor dies, the next one says so by a new incarnation and the collectors send it
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ray import serve
 
 from deployments.local import LocalTracker
 from deployments.packed import PackedAbsorb, PackedAbsorbed, pack_absorbed, unpack_absorb
-from deployments.protocols import CascadeSpec
+from deployments.protocols import Absorb, Absorbed, CascadeSpec
+from flows.failpoints import failpoint
 
 __all__ = ["FlowTracker"]
 
@@ -28,6 +30,13 @@ class FlowTracker(LocalTracker):
     def __init__(self, spec: CascadeSpec) -> None:
         LocalTracker(spec).warm_up()
         super().__init__(spec)
+        self._exit = failpoint("tracker_exit")
+
+    async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
+        """See :class:`deployments.protocols.Tracker`."""
+        if self._exit is not None and self._exit.reached():
+            os._exit(1)
+        return await super().absorb(requests)
 
     async def absorb_packed(self, requests: list[PackedAbsorb]) -> list[PackedAbsorbed]:
         """Take packets and marks in as :meth:`absorb` does."""

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from benchmarks.cli import app as bench
 from flows.errors import ServeFlowError, SettingsError
+from flows.failpoints import VARIABLE, armed
 from serveflow_app import commands
 from serveflow_app.cli_agent import config, doctor, top
 from serveflow_app.cli_collect import collect_command
@@ -369,6 +370,8 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if failing := armed():
+            messages.print(f"{VARIABLE}: fails on purpose: {failing}", highlight=False)
         result: Any = app(args, standalone_mode=True)
     except ServeFlowError as error:
         sys.exit(_fail(str(error), wants_json))

@@ -121,6 +121,7 @@ class Collecting:
         """
         settings, name = self._settings, self._settings.collector_name
         with ExitStack() as stack:
+            later = stack.enter_context(ExitStack())  # left after sinks are closed
             sender = open_sender(settings.to, settings.credentials())
             stack.callback(sender.close)
             self._sinks = open_sinks(settings.sinks)
@@ -141,8 +142,8 @@ class Collecting:
             )
             spool = None
             if folder is not None:
-                spool = DiskSpool(folder, settings.spooling(), name, schema)
-                stack.callback(spool.close)
+                spool = DiskSpool(folder, settings.spooling(), name, schema, self._sinks)
+                later.callback(spool.close)  # it keeps what sinks have not written by then
                 remember_schema(folder, schema)
             own = service_endpoints(settings.to) if self._source.interface else ()
             source = self.opener(replace(self._source, with_header=schema.header, exclude=own))

@@ -6,7 +6,7 @@ import numpy as np
 
 from collectors.exchange import Settled
 from collectors.sinks import Verdicts
-from flows.packet import Protocol
+from flows.packet import FlowEndReason, Protocol
 from flows.table import FLOW_DTYPE
 from flows.verdict import VERDICT_DTYPE
 
@@ -44,5 +44,7 @@ def made(n: int, *, first_id: int = 0, start_ns: int = START_NS, hours: int = 1)
     verdicts["packets_used"] = rng.integers(1, 11, n)
     verdicts["reason"] = rng.integers(1, 8, n)
     verdicts["wait_ns"] = rng.integers(0, 10**10, n)
-    settled = Settled(flows, verdicts, rng.integers(0, 10**8, n), rng.integers(0, 10**6, n))
+    queue_ns, infer_ns = rng.integers(0, 10**8, n), rng.integers(0, 10**6, n)
+    ends = rng.integers(0, len(FlowEndReason), n, dtype=np.uint8)
+    settled = Settled(flows, verdicts, queue_ns, infer_ns, ends)
     return Verdicts(settled, CLASSES, TIERS, "2026-11-24", "edge#1f2e3d4c", "eth0")

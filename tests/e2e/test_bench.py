@@ -47,6 +47,38 @@ def test_scale_tells_how_costs_grow(cli: Any, test_runs: Path) -> None:
     assert all(one["us_per_flow"] > 0 for one in done.out["by_batch_flows"])
 
 
+def test_a_collector_that_is_killed_loses_nothing_that_it_had_spooled(
+    cli: Any, test_runs: Path
+) -> None:
+    done = cli(
+        "bench", "kills", test_runs / "run-01.pcap", "--fake", "--parts", "collector", "--spool",
+        "--passes", 15, "--rate", 250, "--times", 2, "--every", 2,
+    )  # fmt: skip
+    assert done.status == 0, done.told
+    out = done.out
+    assert out["killed"] == {"collector": 2}
+    assert not out["load_was_over"]
+    assert out["missing_by"]["spooled"] == 0
+    assert out["missing"] == out["missing_by"]["unread"]
+    assert out["same_share"] > 0.9
+    assert out["collector"]["spooled_bytes"] > 0
+    assert set(out["environment"]) >= ENVIRONMENT
+
+
+def test_what_stands_still_is_told(cli: Any) -> None:
+    done = cli("bench", "pauses", "--seconds", 0.5, "--rate", 500)
+    assert done.status == 0, done.told
+    assert set(done.out["paused"]) == {"service", "sink"}
+    assert all(one["flows"] == one["written"] > 0 for one in done.out["paused"].values())
+
+
+def test_verdicts_on_a_silent_wire_come_after_their_deadlines(cli: Any, running: Running) -> None:
+    done = cli("bench", "silence", "--flows", 20, "--url", running.separate)
+    assert done.status == 0, done.told
+    assert 0 < done.out["timed_out"] <= 20
+    assert 0 < done.out["late_ms"]["median"] <= done.out["late_ms"]["most"]
+
+
 def test_peers_are_compared_on_one_capture(cli: Any, test_runs: Path) -> None:
     """Those that are not installed are named, with how to get them."""
     done = cli(

@@ -19,7 +19,7 @@ from collectors.sinks import Verdicts
 from collectors.text_columns import Texts, base62, decimals, integers, joined, names, times
 from collectors.zeek_sink import ZEEK_FIELDS, zeek_lines, zeek_text
 from flows.keys import ICMP_PAIRS, FiveTuple, addresses_of, community_id
-from flows.packet import Protocol
+from flows.packet import FlowEndReason, Protocol
 from flows.table import FLOW_DTYPE
 from flows.verdict import VERDICT_DTYPE, Reason
 from made_verdicts import made
@@ -84,7 +84,8 @@ def verdicts(draw: st.DrawFn) -> Verdicts:
         row["wait_ns"] = draw(latencies)
     spent = [np.array([draw(latencies) for _ in records], np.int64) for _ in range(2)]
     interface = draw(st.one_of(st.none(), texts))
-    settled = Settled(records, said, spent[0], spent[1])
+    ends = np.array([draw(st.sampled_from(FlowEndReason)) for _ in records], np.uint8)
+    settled = Settled(records, said, spent[0], spent[1], draw(st.sampled_from([ends, None])))
     return Verdicts(settled, classes, tiers, draw(texts), draw(texts), interface)
 
 
@@ -116,9 +117,12 @@ def test_an_eve_record_says_what_a_line_of_out_says(found: Verdicts) -> None:
     records = [json.loads(line) for line in text.tobytes().split(b"\n")[:-1]]
     assert ends[-1] == len(text)
     assert len(records) == len(found) == len(ends)
-    for record, line, flow, verdict in zip(
-        records, plain(found), found.settled.flows, found.settled.verdicts, strict=True
-    ):
+    for record, line, flow, verdict, end in zip(
+        records, plain(found), found.settled.flows, found.settled.verdicts, found.settled.ends,
+        strict=True,
+    ):  # fmt: skip
+        ended = FlowEndReason(int(end)).name.lower() if end else None
+        assert record["flow"].get("end_reason") == ended
         own = record["serveflow"]
         assert own["flow_id"] == str(line["flow_id"])
         assert record["flow_id"] == line["flow_id"] % 2**51

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from collectors.sender import HttpSender
 from conftest import Running
 from verdict_lines import read_verdicts
 
@@ -63,3 +64,5 @@ def test_every_flow_gets_its_verdict_though_every_part_dies(
     assert summary["open"] == 0
     assert summary["duplicates"] > 0, "flows were sent again"
     assert read_verdicts(tmp_path / "stormy") == read_verdicts(tmp_path / "calm")
+    with HttpSender(running.separate) as sender:
+        assert sender.status()["holds"], "the conservation laws"

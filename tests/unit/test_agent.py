@@ -13,7 +13,7 @@ import pytest
 
 import frames as f
 from collectors.agent import Agent, AgentOptions, Spool
-from collectors.collector import CollectorSettings, Settled
+from collectors.collector import Collector, CollectorSettings, Settled
 from collectors.delivery import DeliverySettings
 from collectors.fakes import FAKE_SCHEMA, FakeService, FakeSource
 from collectors.ledger import LedgerLimits
@@ -62,6 +62,7 @@ class Watched:
             delivery=DeliverySettings(batch_delay_s=0.0, give_up_after_s=None),
             limits=limits or EdgeLimits(),
             drain_s=drain_s,
+            full_s=1.0,
         )  # fmt: skip
         self.agent = Agent(self.source, self.service, FAKE_SCHEMA, options, self.note, spool)
 
@@ -129,6 +130,23 @@ def test_trouble_with_the_service_changes_no_verdict(trouble: str) -> None:
     assert counters.last_error == ""
 
 
+def test_a_service_that_goes_and_comes_back_is_said_once_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    service = FakeService()
+    service.trouble = "away"
+    timer = after(1.0, lambda: setattr(service, "trouble", ""))
+    watched = Watched(some_flows(50), service=service)
+    watched.run()
+    timer.join()
+    assert watched.agent.status().delivery.failures > 1
+    told = [(record.levelname, record.message) for record in caplog.records]
+    assert [level for level, _ in told] == ["WARNING", "INFO"]
+    assert "nobody answers" in told[0][1]
+    assert "answers again" in told[1][1]
+
+
 def test_trackers_that_die_are_given_their_flows_again() -> None:
     calm = Watched(some_flows(300))
     calm.run()
@@ -164,6 +182,25 @@ def test_a_deadline_passes_on_a_quiet_wire() -> None:
     watched.source.read = paced  # type: ignore[method-assign]
     watched.run()
     assert [one["reason"] for one in watched.final.values()] == [Reason.TIMEOUT]
+
+
+def test_a_deadline_is_told_when_it_passes_and_not_at_the_next_tick() -> None:
+    collector = Collector(FAKE_SCHEMA)
+    one = chunk([packet(1, 1)])
+    collector.observe(one.packets, one.endpoints, np.zeros(1, np.int64))
+    deadline_ns = BEGIN_NS + 10 * S
+    assert collector.untold_deadline_ns == deadline_ns
+    assert not collector.deadline_has_passed
+    first = collector.next_batch(0)
+    collector.advance(deadline_ns + 1, 0)
+    assert not collector.deadline_has_passed, "its packet may not have arrived"
+    collector.acknowledge(first, 0)
+    assert collector.deadline_has_passed
+    told = collector.next_batch(0)
+    assert told.batch.watermark_ns == deadline_ns + 1
+    assert not collector.deadline_has_passed, "it has been told"
+    assert collector.untold_deadline_ns is None
+    assert Collector(FAKE_SCHEMA).untold_deadline_ns is None
 
 
 def flood(flows: int, size: int) -> list[Decoded | None]:

@@ -46,6 +46,7 @@ class Server(FlowClassifierServiceServicer):
         self.status: StatusCode | None = None
         self.schema = GetSchemaResponse(**SCHEMA.to_dict())
         self.seen: list[bytes] = []
+        self.traces: list[str | bytes | None] = []
         self.applications: list[str | bytes | None] = []
         self.peers: list[str] = []
         self.go_on = threading.Event()
@@ -69,6 +70,7 @@ class Server(FlowClassifierServiceServicer):
         self, request: ClassifyBatchInPartsRequest, context: grpc.ServicerContext
     ) -> Iterator[ClassifyBatchInPartsResponse]:
         self.seen.append(request.packets)
+        self.traces.append(dict(context.invocation_metadata()).get("traceparent"))
         for piece in self.pieces:
             yield ClassifyBatchInPartsResponse(verdicts=piece)
             self.go_on.wait(30)
@@ -118,6 +120,9 @@ def test_a_batch_goes_out_and_verdicts_come_back(server: Server, sender: GrpcSen
         (1, {}, ("a", "b"), "v1"),
     ]
     assert decode_batch(server.seen[0]).collector == "edge"
+    (trace,) = server.traces
+    assert str(trace).startswith("00-")
+    assert len(str(trace)) == 55
 
 
 def test_the_first_part_is_there_before_the_second_has_left(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,7 @@ class Server:
         self.body = b"{}"
         self.headers: dict[str, str] = {}
         self.seen: list[bytes] = []
+        self.traces: list[str] = []
         self.clients: set[tuple[str, int]] = set()
         outer = self
 
@@ -46,6 +48,7 @@ class Server:
                 self.answer()
 
             def do_POST(self) -> None:
+                outer.traces.append(self.headers["traceparent"])
                 outer.seen.append(self.rfile.read(int(self.headers["content-length"])))
                 self.answer()
 
@@ -131,6 +134,16 @@ def test_an_overloaded_service_says_when_to_try_again(
     with pytest.raises(OverloadedError) as refusal:
         list(sender.submit(BATCH))
     assert refusal.value.retry_after_s == retry_after_s
+
+
+def test_each_batch_has_a_trace_context_of_its_own(server: Server, sender: HttpSender) -> None:
+    server.status = 503
+    for _ in range(3):
+        with pytest.raises(ServiceUnavailableError):
+            list(sender.submit(BATCH))
+    assert len(set(server.traces)) == 3
+    for told in server.traces:
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", told)
 
 
 def test_one_connection_serves_many_batches(server: Server, sender: HttpSender) -> None:

@@ -73,12 +73,14 @@ def test_a_segment_cut_anywhere_gives_every_record_before_the_cut(tmp_path: Path
     (tmp_path / "whole").mkdir()
     journal = new_journal(tmp_path / "whole")
     ends = []
-    for first in range(16):
-        write(journal, first)
+    while journal.size_bytes < 4_096:
+        write(journal, len(ends))
         ends.append(journal.size_bytes)
     journal.close()
     (segment,) = segments(tmp_path / "whole")[0]
     data = segment.path.read_bytes()
+    assert len(data) >= 4_096
+    assert len(ends) > 15
     cut = tmp_path / segment.path.name
     for length in range(len(data)):
         cut.write_bytes(data[:length])
@@ -260,6 +262,12 @@ class Spooling(Watched):
     def __init__(self, folder: Path, chunks: list[Decoded | None], **more: object) -> None:
         self.spool = DiskSpool(folder, AGENT, "edge", FAKE_SCHEMA)
         super().__init__(chunks, spool=self.spool, **more)  # type: ignore[arg-type]
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.spool.close()
 
     def abandon(self) -> None:
         """Let go of everything as the kernel does when a process is killed."""
