@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.address import address_kind
-from flows.compiled import inlined, kernel
+from flows.compiled import big_endian, inlined, kernel
 from flows.header import write_header
 from flows.link import find_ip, u16
 from flows.packet import ENDPOINTS_DTYPE, Record, Records, packet_dtype
@@ -100,14 +100,6 @@ def decode_frames(
     return Decoded(packets[:n], endpoints[:n])
 
 
-@inlined
-def _u64(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
-    value = np.uint64(0)
-    for i in range(8):
-        value = (value << np.uint64(8)) | np.uint64(data[at + i])
-    return value
-
-
 @kernel
 def _decode(
     data: npt.NDArray[np.uint8],
@@ -183,8 +175,8 @@ def _ipv4(
     mapped = np.uint64(_IPV4_MAPPED)
     ends.src_hi = 0
     ends.dst_hi = 0
-    ends.src_lo = mapped | np.uint64((u16(data, at + 12) << 16) | u16(data, at + 14))
-    ends.dst_lo = mapped | np.uint64((u16(data, at + 16) << 16) | u16(data, at + 18))
+    ends.src_lo = mapped | np.uint64(big_endian(data, at + 12, 4))
+    ends.dst_lo = mapped | np.uint64(big_endian(data, at + 16, 4))
     packet.ip_id = u16(data, at + 4)
     packet.address_kinds = _kinds(ends)
     return _transport(data, np.int64(data[at + 9]), at + header, end, total - header, packet, ends)
@@ -207,10 +199,10 @@ def _ipv6(
     packet.ip_bytes = min(rest + 40, 65535)
     packet.ttl = data[at + 7]
     ends.ip_version = 6
-    ends.src_hi = _u64(data, at + 8)
-    ends.src_lo = _u64(data, at + 16)
-    ends.dst_hi = _u64(data, at + 24)
-    ends.dst_lo = _u64(data, at + 32)
+    ends.src_hi = big_endian(data, at + 8, 8)
+    ends.src_lo = big_endian(data, at + 16, 8)
+    ends.dst_hi = big_endian(data, at + 24, 8)
+    ends.dst_lo = big_endian(data, at + 32, 8)
     packet.address_kinds = _kinds(ends)
     header = 40
     flags = 0
@@ -270,7 +262,7 @@ def _transport(
             return 8
         ends.src_port = u16(data, at)
         ends.dst_port = u16(data, at + 2)
-        ends.tcp_seq = (u16(data, at + 4) << 16) | u16(data, at + 6)
+        ends.tcp_seq = big_endian(data, at + 4, 4)
         packet.tcp_header_bytes = header
         packet.tcp_flags = data[at + 13]
         packet.tcp_window = u16(data, at + 14)
@@ -330,7 +322,7 @@ def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, pack
     if stop - at == 12 and stop <= end and u16(data, at) == 0x0101 and u16(data, at + 2) == 0x080A:
         # Two fillers and a time stamp, as RFC 7323 recommends: what most packets have.
         packet.tcp_options = 0x10
-        packet.tcp_timestamp = (u16(data, at + 4) << 16) | u16(data, at + 6)
+        packet.tcp_timestamp = big_endian(data, at + 4, 4)
         return
     found = 0
     while at < stop and at < end:
@@ -363,7 +355,7 @@ def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, pack
             found |= 0x08
         elif kind == 8 and length == 10:
             found |= 0x10
-            packet.tcp_timestamp = (u16(data, at + 2) << 16) | u16(data, at + 4)
+            packet.tcp_timestamp = big_endian(data, at + 2, 4)
         else:
             found |= 0x20
         at += length

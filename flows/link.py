@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import inlined
+from flows.compiled import big_endian, inlined
 
 __all__ = ["CUT", "NOT_IP", "TAGS", "LinkType", "find_ip", "u16"]
 
@@ -39,7 +39,7 @@ _MOST_TAGS = 8
 @inlined
 def u16(data: npt.NDArray[np.uint8], at: int) -> int:
     """Read 16 bits in network byte order."""
-    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
+    return big_endian(data, at, 2)
 
 
 @inlined
