@@ -53,7 +53,7 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _prefetch(_: Any, array: Any, row: Any) -> Any:
-    """Fetch the cache line in which ``array[row]`` begins, and go on meanwhile.
+    """Fetch the cache lines of ``array[row]``, which begins with one, and go on meanwhile.
 
     For compiled code. Where rows are met in no order and there are more than the caches hold, most
     of the time goes into waiting for one after the other; fetched some rows ahead, they come
@@ -69,8 +69,11 @@ def _prefetch(_: Any, array: Any, row: Any) -> Any:
         at = builder.gep(builder.bitcast(unpacked.data, byte), [offset])
         call = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         llvm = builder.module.declare_intrinsic("llvm.prefetch", [byte], call)
-        # To be read, to be kept in all caches, data.
-        builder.call(llvm, [at, word(0), word(3), word(1)])
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        for line in range(0, size, 64):
+            # To be read, to be kept in all caches, data.
+            there = builder.gep(at, [ir.IntType(64)(line)])
+            builder.call(llvm, [there, word(0), word(3), word(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -87,7 +90,7 @@ def _number_at(size: Any, big: bool) -> Callable[..., Any]:
         word = ir.IntType(8 * size)
         at = builder.bitcast(builder.gep(array.data, [values[1]]), word.as_pointer())
         number = builder.load(at, align=1)
-        if big:
+        if big and size > 1:
             number = builder.bswap(number)
         return number if size == 8 else builder.zext(number, ir.IntType(64))
 
@@ -103,7 +106,7 @@ def _load(array: Any, size: Any, big: bool) -> Any:
 
 
 def _big_endian(_: Any, array: Any, at: Any, size: Any) -> Any:
-    """Read ``size`` bytes (2, 4 or 8, as a literal) of a uint8 array, high ones first.
+    """Read ``size`` bytes (1, 2, 4 or 8, as a literal) of a uint8 array, high ones first.
 
     For compiled code: one load, where byte by byte each index is first tested for being negative.
     The bytes must lie within the array. Returns int64, of 8 bytes uint64.

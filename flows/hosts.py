@@ -22,6 +22,7 @@ import numpy as np
 from flows.compiled import inlined, kernel
 from flows.ids import mix64
 from flows.packet import Record, Records
+from flows.records import aligned_zeros
 
 __all__ = [
     "HISTORIES",
@@ -76,7 +77,7 @@ HISTORY_DTYPE = np.dtype(
 
 def new_histories(most: int = HISTORIES) -> Records:
     """Return room for ``most`` hosts (a power of two, at least 4), ``HISTORY_DTYPE``."""
-    return np.zeros(most, HISTORY_DTYPE)
+    return aligned_zeros(most, HISTORY_DTYPE)
 
 
 # Most counts are small, and a logarithm takes as long as all else that is done with a packet.

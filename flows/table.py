@@ -167,7 +167,7 @@ class FlowTable:
         first_packets: int,
         timeouts: FlowTimeouts | None = None,
         seed: int = 0,
-        initial_capacity: int = 32_768,  # memory is used as flows come, and growing stops all else
+        initial_capacity: int = 4_096,  # few flows are to stand close together, in the cache
         most_flows: int = 1 << 31,
     ) -> None:
         if not 1 <= first_packets <= MAX_DEPTH:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -161,6 +163,16 @@ def hash_packets(endpoints: Records, seed: np.uint64, hashes: npt.NDArray[np.uin
 
 
 @inlined
+def _likely(key_hash: np.uint64, slots: npt.NDArray[np.uint64]) -> Any:
+    """Return the entry that a key most likely has, as its slot is in the cache; 0: it has none."""
+    mask = np.uint64(len(slots) - 1)
+    at = key_hash & mask
+    while slots[at] and slots[at] >> np.uint64(32) != key_hash & np.uint64(0xFFFFFFFF):
+        at = (at + np.uint64(1)) & mask
+    return max(entry_in(slots[at]), 0)
+
+
+@inlined
 def _fetch(
     i: int,
     hashes: npt.NDArray[np.uint64],
@@ -169,13 +181,12 @@ def _fetch(
     histories: Records,
 ) -> None:
     """Fetch what the packets behind packet ``i`` will need, as far as that is known by now."""
-    mask = np.uint64(len(slots) - 1)
     if i + _SLOT_AHEAD < len(hashes):
+        mask = np.uint64(len(slots) - 1)
         prefetch(slots, np.int64(hashes[i + _SLOT_AHEAD] & mask))
-        e = entry_in(slots[hashes[i + _ENTRY_AHEAD] & mask])
-        prefetch(entries, max(e, 0))
-        e = entry_in(slots[hashes[i + _HISTORY_AHEAD] & mask])
-        prefetch(histories, max(np.int64(entries[max(e, 0)].history), 0))
+        prefetch(entries, _likely(hashes[i + _ENTRY_AHEAD], slots))
+        history = entries[_likely(hashes[i + _HISTORY_AHEAD], slots)].history
+        prefetch(histories, max(np.int64(history), 0))
 
 
 @inlined
