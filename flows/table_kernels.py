@@ -51,6 +51,7 @@ _IDLE_TIMEOUT, _ACTIVE_TIMEOUT, _END_OF_FLOW, _FORCED_END = 1, 2, 3, 4
 # How many packets ahead what a packet needs is fetched: its slot, the entry that this leads to,
 # the history that that one leads to.
 _SLOT_AHEAD, _ENTRY_AHEAD, _HISTORY_AHEAD = 24, 16, 8
+_HASH = 0x7FFF_FFFF_FFFF_FFFF  # what of a packet's hash is of its key
 _NEAR = 4_096  # so many entries are in the cache anyway
 
 
@@ -132,34 +133,43 @@ def finish(
 
 
 @inlined
-def _ordered(
-    end: Record,
-) -> tuple[bool, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Return whether the source is the lower end, then addresses and ports of lower and higher.
+def _in_order(end: Record) -> bool:
+    """Tell whether a packet's source is the lower end of its key.
 
     Without branches, as which side a packet comes from cannot be foretold.
     """
+    lo_in_order = (end.src_lo < end.dst_lo) | (
+        (end.src_lo == end.dst_lo) & (end.src_port <= end.dst_port)
+    )
+    return (end.src_hi < end.dst_hi) | ((end.src_hi == end.dst_hi) & lo_in_order)
+
+
+@inlined
+def _ordered(
+    end: Record, in_order: bool
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
+    """Return addresses and ports of the lower and the higher end, without branches."""
     src_hi, src_lo, src_port = end.src_hi, end.src_lo, np.uint64(end.src_port)
     dst_hi, dst_lo, dst_port = end.dst_hi, end.dst_lo, np.uint64(end.dst_port)
-    lo_in_order = (src_lo < dst_lo) | ((src_lo == dst_lo) & (src_port <= dst_port))
-    in_order = (src_hi < dst_hi) | ((src_hi == dst_hi) & lo_in_order)
     others = np.uint64(in_order) - np.uint64(1)  # all ones: exchange them
     hi, lo = (src_hi ^ dst_hi) & others, (src_lo ^ dst_lo) & others
     port = (src_port ^ dst_port) & others
-    return (
-        in_order, src_hi ^ hi, src_lo ^ lo, src_port ^ port, dst_hi ^ hi, dst_lo ^ lo,
-        dst_port ^ port,
-    )  # fmt: skip
+    return src_hi ^ hi, src_lo ^ lo, src_port ^ port, dst_hi ^ hi, dst_lo ^ lo, dst_port ^ port
 
 
 @kernel
 def hash_packets(endpoints: Records, seed: np.uint64, hashes: npt.NDArray[np.uint64]) -> None:
-    """Write the hash of each packet's direction-free key into ``hashes``, uint64 ``[n]``."""
+    """Write the hash of each packet's direction-free key into ``hashes``, uint64 ``[n]``.
+
+    The highest bit says whether its source is the lower end.
+    """
     for i in range(len(endpoints)):
         end = endpoints[i]
-        _, low_hi, low_lo, low_port, high_hi, high_lo, high_port = _ordered(end)
+        in_order = _in_order(end)
+        low_hi, low_lo, low_port, high_hi, high_lo, high_port = _ordered(end, in_order)
         rest = rest_of_key(low_port, high_port, end.protocol, end.ip_version, seed)
-        hashes[i] = hash_key(low_hi, low_lo, high_hi, high_lo, rest)
+        key_hash = hash_key(low_hi, low_lo, high_hi, high_lo, rest)
+        hashes[i] = (key_hash & np.uint64(_HASH)) | (np.uint64(in_order) << np.uint64(63))
 
 
 @inlined
@@ -232,7 +242,7 @@ def _find(
         if slot == 0:
             return -1, at
         if slot >> np.uint64(32) == key_hash & np.uint64(0xFFFFFFFF):
-            entry = entries[entry_in(slot)]
+            entry = entries[(slot & np.uint64(0xFFFFFFFF)) - np.uint64(1)]  # never below 0
             differs = (entry.low_lo ^ low_lo) | (entry.high_lo ^ high_lo)
             differs |= (entry.low_hi ^ low_hi) | (entry.high_hi ^ high_hi)
             differs |= (np.uint64(entry.low_port) ^ low_port) | (
@@ -306,9 +316,10 @@ def update(
                 entries, links, slots, wheel, state, timeouts_ns, seed, id_seed, now_ns, ends,
                 n_ends,
             )  # fmt: skip
-        src_is_low, low_hi, low_lo, low_port, high_hi, high_lo, high_port = _ordered(end)
         protocol = end.protocol
         key_hash = hashes[i]
+        src_is_low = key_hash >> np.uint64(63) == 1
+        low_hi, low_lo, low_port, high_hi, high_lo, high_port = _ordered(end, src_is_low)
         e, at = _find(
             key_hash, end, low_hi, low_lo, low_port, high_hi, high_lo, high_port, entries, slots
         )
@@ -335,7 +346,7 @@ def update(
             if _full(entries, state) or state[NEXT_NUMBER] >= state[NUMBERS_UNTIL]:
                 flow_number[i] = np.uint64(NO_FLOW)
                 n_refused += 1
-                _refuse(packet, key_hash, refused, state)
+                _refuse(packet, key_hash & np.uint64(_HASH), refused, state)
                 continue
             e = np.int64(state[FREED])
             if e >= 0:
