@@ -133,7 +133,7 @@ def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
 # it calls has. So the cache of each version of these modules stands in a folder of its own.
 _CALLED_FROM_OTHERS = (
     "address.py", "compiled.py", "header.py", "hosts.py", "ids.py", "join_rows.py", "link.py",
-    "table_entries.py", "table_layout.py", "table_timers.py",
+    "table_entries.py", "table_layout.py", "table_lookup.py", "table_timers.py",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from flows.ids import flow_ids
 from flows.packet import MAX_DEPTH, Protocol, Records
 from flows.records import aligned_zeros, as_bytes, copied, taken
 from flows.table_entries import rehash
+from flows.table_lookup import hash_packets
 
 __all__ = [
     "END_DTYPE",
@@ -237,7 +238,7 @@ class FlowTable:
         flows = np.empty(n, FLOW_DTYPE)
         ends = np.empty(2 * n + self.open_flows, END_DTYPE)  # at most: all expire, all end again
         lengths = np.zeros(3, np.int64)
-        kernels.hash_packets(endpoints, self._hash_seed, hashes)
+        hash_packets(endpoints, self._hash_seed, hashes)
         begin = 0
         while begin < n:
             begin = kernels.update(

@@ -232,7 +232,7 @@ def _cut(entries: Records, links: Records, e: int) -> Any:
 @inlined
 def next_due(
     links: Records, wheel: npt.NDArray[np.int32], state: npt.NDArray[np.int64]
-) -> tuple[int, int]:
+) -> tuple[Any, Any]:
     """Return which flow may be over first, and when; -1: none is before the wheel's next turn."""
     e = np.int64(wheel[state[TURN] & (SPOKES - 1)])
     if e < 0:
