@@ -29,20 +29,22 @@ def address_kind(hi: np.uint64, lo: np.uint64) -> int:
     """Return the :class:`AddressKind` of an address in halves, as ``ENDPOINTS_DTYPE`` has it."""
     if hi == 0 and (lo >> np.uint64(32)) == 0xFFFF:
         a = np.int64(lo & np.uint64(0xFFFFFFFF))
+        # Without branches where most addresses are, as which kind comes cannot be foretold.
+        inside = (a >> 24 == 10) | (a >> 20 == 0xAC1) | (a >> 16 == 0xC0A8) | (a >> 22 == 0x191)
+        top = a >> 24
+        if inside | ((top < 224) & (top != 127) & (top != 169) & (top != 0)):
+            # The network's mask is not known; a host whose address ends so is rare.
+            private = 7 if a & 0xFF == 0xFF else 3
+            return private if inside else 4
         if a == 0:
             return 0
         if a == 0xFFFFFFFF:
             return 7
         if a >> 28 == 0xE:
             return 5 if a >> 8 == 0xE00000 else 6
-        if a >> 24 == 127:
+        if top == 127:
             return 1
-        if a >> 16 == 0xA9FE:
-            return 2
-        if a >> 24 == 10 or a >> 20 == 0xAC1 or a >> 16 == 0xC0A8 or a >> 22 == 0x191:
-            # The network's mask is not known; a host whose address ends so is rare.
-            return 7 if a & 0xFF == 0xFF else 3
-        return 4
+        return 2 if a >> 16 == 0xA9FE else 4
     if hi == 0 and lo <= 1:
         return 1 if lo else 0
     top = np.int64(hi >> np.uint64(48))

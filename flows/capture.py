@@ -30,6 +30,7 @@ _PCAP = {  # magic number: (nanoseconds in a fraction, bytes of a record's heade
     0xA1B2CD34: (1000, 24),  # Kuznetzov's patch of old Linux systems
 }
 _PCAPNG = 0x0A0D0D0A
+_LINKS = frozenset(int(known) for known in LinkType)
 _SMALLEST = 2 * kernels.MAX_FRAME_BYTES  # a chunk must hold the largest block
 
 
@@ -136,7 +137,7 @@ class CaptureReader:
         if self._limit < 24:
             raise CaptureTruncatedError(self.path, "ends within the file header")
         link = self._number(20) & 0xFFFF  # above it: the length of the frame check sequence
-        if link not in {int(known) for known in LinkType}:
+        if link not in _LINKS:
             raise self._unknown_link(str(link))
         self._at = 24
         frames = np.empty(len(self._data) // header + 1, FRAME_DTYPE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import inlined, kernel
+from flows.compiled import big_endian, inlined, kernel, little_endian
 from flows.packet import Records
 
 __all__ = [
@@ -48,17 +48,12 @@ _MAX_S = 1 << 32  # time stamps of pcap end in 2106; later ones are taken for da
 
 @inlined
 def _u32(data: npt.NDArray[np.uint8], at: int, big: bool) -> np.int64:
-    a, b = np.int64(data[at]), np.int64(data[at + 1])
-    c, d = np.int64(data[at + 2]), np.int64(data[at + 3])
-    if big:
-        return (a << 24) | (b << 16) | (c << 8) | d
-    return (d << 24) | (c << 16) | (b << 8) | a
+    return big_endian(data, at, 4) if big else little_endian(data, at, 4)
 
 
 @inlined
 def _u16(data: npt.NDArray[np.uint8], at: int, big: bool) -> np.int64:
-    a, b = np.int64(data[at]), np.int64(data[at + 1])
-    return (a << 8) | b if big else (b << 8) | a
+    return big_endian(data, at, 2) if big else little_endian(data, at, 2)
 
 
 @kernel

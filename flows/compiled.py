@@ -19,7 +19,7 @@ from numba.core import config as numba_config
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["compiled", "inlined", "kernel", "prefetch"]
+__all__ = ["big_endian", "compiled", "inlined", "kernel", "little_endian", "prefetch"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +53,7 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _prefetch(_: Any, array: Any, row: Any) -> Any:
-    """Fetch the cache line in which ``array[row]`` begins, and go on meanwhile.
+    """Fetch the cache lines of ``array[row]``, which begins with one, and go on meanwhile.
 
     For compiled code. Where rows are met in no order and there are more than the caches hold, most
     of the time goes into waiting for one after the other; fetched some rows ahead, they come
@@ -69,14 +69,58 @@ def _prefetch(_: Any, array: Any, row: Any) -> Any:
         at = builder.gep(builder.bitcast(unpacked.data, byte), [offset])
         call = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         llvm = builder.module.declare_intrinsic("llvm.prefetch", [byte], call)
-        # To be read, to be kept in all caches, data.
-        builder.call(llvm, [at, word(0), word(3), word(1)])
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        for line in range(0, size, 64):
+            # To be read, to be kept in all caches, data.
+            there = builder.gep(at, [ir.IntType(64)(line)])
+            builder.call(llvm, [there, word(0), word(3), word(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
 
 
 prefetch: Callable[..., None] = intrinsic(_prefetch)  # its first argument is numba's own
+
+
+def _number_at(size: Any, big: bool) -> Callable[..., Any]:
+    """Return what generates the load of a number of ``size`` bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        word = ir.IntType(8 * size)
+        at = builder.bitcast(builder.gep(array.data, [values[1]]), word.as_pointer())
+        number = builder.load(at, align=1)
+        if big and size > 1:
+            number = builder.bswap(number)
+        return number if size == 8 else builder.zext(number, ir.IntType(64))
+
+    return generate
+
+
+def _load(array: Any, size: Any, big: bool) -> Any:
+    if not isinstance(array, types.Array) or not isinstance(size, types.IntegerLiteral):
+        return None
+    kind = types.uint64 if size.literal_value == 8 else types.int64
+    signature = kind(array, types.intp, types.IntegerLiteral(size.literal_value))
+    return signature, _number_at(size.literal_value, big)
+
+
+def _big_endian(_: Any, array: Any, at: Any, size: Any) -> Any:
+    """Read ``size`` bytes (1, 2, 4 or 8, as a literal) of a uint8 array, high ones first.
+
+    For compiled code: one load, where byte by byte each index is first tested for being negative.
+    The bytes must lie within the array. Returns int64, of 8 bytes uint64.
+    """
+    return _load(array, size, True)
+
+
+def _little_endian(_: Any, array: Any, at: Any, size: Any) -> Any:
+    """As :func:`_big_endian`, low bytes first."""
+    return _load(array, size, False)
+
+
+big_endian: Callable[..., Any] = intrinsic(prefer_literal=True)(_big_endian)
+little_endian: Callable[..., Any] = intrinsic(prefer_literal=True)(_little_endian)
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -89,7 +133,7 @@ def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
 # it calls has. So the cache of each version of these modules stands in a folder of its own.
 _CALLED_FROM_OTHERS = (
     "address.py", "compiled.py", "header.py", "hosts.py", "ids.py", "join_rows.py", "link.py",
-    "table_entries.py",
+    "table_entries.py", "table_layout.py", "table_lookup.py", "table_timers.py",
 )  # fmt: skip
 
 

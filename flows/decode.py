@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.address import address_kind
-from flows.compiled import inlined, kernel
+from flows.compiled import big_endian, inlined, kernel
 from flows.header import write_header
-from flows.link import find_ip, u16
+from flows.link import find_ip, u8, u16
 from flows.packet import ENDPOINTS_DTYPE, Record, Records, packet_dtype
 
 __all__ = ["FRAME_DTYPE", "MALFORMED", "Decoded", "Skip", "decode_frames"]
@@ -100,14 +100,6 @@ def decode_frames(
     return Decoded(packets[:n], endpoints[:n])
 
 
-@inlined
-def _u64(data: npt.NDArray[np.uint8], at: int) -> np.uint64:
-    value = np.uint64(0)
-    for i in range(8):
-        value = (value << np.uint64(8)) | np.uint64(data[at + i])
-    return value
-
-
 @kernel
 def _decode(
     data: npt.NDArray[np.uint8],
@@ -161,19 +153,19 @@ def _ipv4(
 ) -> int:
     if at + 20 > end:
         return 5
-    header = (np.int64(data[at]) & 15) * 4
+    header = (u8(data, at) & 15) * 4
     total = u16(data, at + 2)
     if total == 0:  # the sender's network card was to cut it into pieces
         total = min(wire, 65535)
-    if np.int64(data[at]) >> 4 != 4 or header < 20 or total < header:
+    if u8(data, at) >> 4 != 4 or header < 20 or total < header:
         return 7
     fragment = u16(data, at + 6)
     if fragment & 0x1FFF:
         return 4
     packet.ip_version = 4
-    packet.tos = data[at + 1]
+    packet.tos = u8(data, at + 1)
     packet.ip_bytes = total
-    packet.ttl = data[at + 8]
+    packet.ttl = u8(data, at + 8)
     packet.ip_flags = (
         ((fragment >> 14) & 1) | (((fragment >> 13) & 1) << 1) | (4 if header > 20 else 0)
     )
@@ -183,11 +175,11 @@ def _ipv4(
     mapped = np.uint64(_IPV4_MAPPED)
     ends.src_hi = 0
     ends.dst_hi = 0
-    ends.src_lo = mapped | np.uint64((u16(data, at + 12) << 16) | u16(data, at + 14))
-    ends.dst_lo = mapped | np.uint64((u16(data, at + 16) << 16) | u16(data, at + 18))
+    ends.src_lo = mapped | np.uint64(big_endian(data, at + 12, 4))
+    ends.dst_lo = mapped | np.uint64(big_endian(data, at + 16, 4))
     packet.ip_id = u16(data, at + 4)
     packet.address_kinds = _kinds(ends)
-    return _transport(data, np.int64(data[at + 9]), at + header, end, total - header, packet, ends)
+    return _transport(data, u8(data, at + 9), at + header, end, total - header, packet, ends)
 
 
 @inlined
@@ -196,21 +188,21 @@ def _ipv6(
 ) -> int:
     if at + 40 > end:
         return 5
-    if np.int64(data[at]) >> 4 != 6:
+    if u8(data, at) >> 4 != 6:
         return 7
     rest = u16(data, at + 4)
     if rest == 0:  # a jumbogram, or the sender's network card was to cut it into pieces
         rest = min(max(wire - 40, 0), 65535 - 40)
-    protocol = np.int64(data[at + 6])
+    protocol = u8(data, at + 6)
     packet.ip_version = 6
-    packet.tos = ((np.int64(data[at]) & 15) << 4) | (np.int64(data[at + 1]) >> 4)
+    packet.tos = ((u8(data, at) & 15) << 4) | (u8(data, at + 1) >> 4)
     packet.ip_bytes = min(rest + 40, 65535)
-    packet.ttl = data[at + 7]
+    packet.ttl = u8(data, at + 7)
     ends.ip_version = 6
-    ends.src_hi = _u64(data, at + 8)
-    ends.src_lo = _u64(data, at + 16)
-    ends.dst_hi = _u64(data, at + 24)
-    ends.dst_lo = _u64(data, at + 32)
+    ends.src_hi = big_endian(data, at + 8, 8)
+    ends.src_lo = big_endian(data, at + 16, 8)
+    ends.dst_hi = big_endian(data, at + 24, 8)
+    ends.dst_lo = big_endian(data, at + 32, 8)
     packet.address_kinds = _kinds(ends)
     header = 40
     flags = 0
@@ -234,10 +226,10 @@ def _ipv6(
             flags |= (offset & 1) << 1
             header += 8
         elif protocol == 51:
-            header += (np.int64(data[here + 1]) + 2) * 4
+            header += (u8(data, here + 1) + 2) * 4
         else:
-            header += (np.int64(data[here + 1]) + 1) * 8
-        protocol = np.int64(data[here])
+            header += (u8(data, here + 1) + 1) * 8
+        protocol = u8(data, here)
     return 7
 
 
@@ -265,14 +257,14 @@ def _transport(
     ends.protocol = protocol
     ends.tcp_seq = 0
     if protocol == 6:
-        header = (np.int64(data[at + 12]) >> 4) * 4
+        header = (u8(data, at + 12) >> 4) * 4
         if header < 20 or header > left:
             return 8
         ends.src_port = u16(data, at)
         ends.dst_port = u16(data, at + 2)
-        ends.tcp_seq = (u16(data, at + 4) << 16) | u16(data, at + 6)
+        ends.tcp_seq = big_endian(data, at + 4, 4)
         packet.tcp_header_bytes = header
-        packet.tcp_flags = data[at + 13]
+        packet.tcp_flags = u8(data, at + 13)
         packet.tcp_window = u16(data, at + 14)
         packet.payload_bytes = left - header
         _tcp_options(data, at + 20, at + header, end, packet)
@@ -281,7 +273,7 @@ def _transport(
         ends.dst_port = u16(data, at + 2)
         packet.payload_bytes = left - 8
     else:
-        kind, code = np.int64(data[at]), np.int64(data[at + 1])
+        kind, code = u8(data, at), u8(data, at + 1)
         packet.icmp_type = kind
         packet.icmp_code = code
         packet.payload_bytes = max(left - 8, 0)
@@ -330,11 +322,11 @@ def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, pack
     if stop - at == 12 and stop <= end and u16(data, at) == 0x0101 and u16(data, at + 2) == 0x080A:
         # Two fillers and a time stamp, as RFC 7323 recommends: what most packets have.
         packet.tcp_options = 0x10
-        packet.tcp_timestamp = (u16(data, at + 4) << 16) | u16(data, at + 6)
+        packet.tcp_timestamp = big_endian(data, at + 4, 4)
         return
     found = 0
     while at < stop and at < end:
-        kind = data[at]
+        kind = u8(data, at)
         if kind == 0:
             break
         if kind == 1:
@@ -345,7 +337,7 @@ def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, pack
             break
         if at + 1 >= end:
             break
-        length = np.int64(data[at + 1])
+        length = u8(data, at + 1)
         if length < 2 or at + length > stop:
             found |= 0x40
             break
@@ -356,14 +348,14 @@ def _tcp_options(data: npt.NDArray[np.uint8], at: int, stop: int, end: int, pack
             packet.tcp_mss = u16(data, at + 2)
         elif kind == 3 and length == 3:
             found |= 0x02
-            packet.tcp_window_scale = min(np.int64(data[at + 2]), 254) + 1
+            packet.tcp_window_scale = min(u8(data, at + 2), 254) + 1
         elif kind == 4 and length == 2:
             found |= 0x04
         elif kind == 5:
             found |= 0x08
         elif kind == 8 and length == 10:
             found |= 0x10
-            packet.tcp_timestamp = (u16(data, at + 2) << 16) | u16(data, at + 4)
+            packet.tcp_timestamp = big_endian(data, at + 2, 4)
         else:
             found |= 0x20
         at += length

@@ -22,6 +22,7 @@ import numpy as np
 from flows.compiled import inlined, kernel
 from flows.ids import mix64
 from flows.packet import Record, Records
+from flows.records import aligned_zeros
 
 __all__ = [
     "HISTORIES",
@@ -76,7 +77,7 @@ HISTORY_DTYPE = np.dtype(
 
 def new_histories(most: int = HISTORIES) -> Records:
     """Return room for ``most`` hosts (a power of two, at least 4), ``HISTORY_DTYPE``."""
-    return np.zeros(most, HISTORY_DTYPE)
+    return aligned_zeros(most, HISTORY_DTYPE)
 
 
 # Most counts are small, and a logarithm takes as long as all else that is done with a packet.
@@ -264,21 +265,25 @@ def add_flow(host: Record, packet: Record, outward: bool) -> None:
 
 @inlined
 def add_packet(host: Record, packet: Record, outward: bool) -> None:
-    """Count a packet, which is ``outward`` if the host sent it."""
-    if outward:
-        host.packets_sent += 1
-        host.bytes_sent += packet.ip_bytes
-        host.max_ttl = max(host.max_ttl, packet.ttl)
-        if packet.protocol == 6:
-            if packet.tcp_flags & 2:
+    """Count a packet, which is ``outward`` if the host sent it.
+
+    Without branches but for what is rare, as a packet's direction cannot be foretold.
+    """
+    sent: Any = np.int64(outward)
+    sent_bytes, received_bytes = packet.ip_bytes * sent, packet.ip_bytes * (1 - sent)
+    host.packets_sent += sent
+    host.bytes_sent += sent_bytes
+    host.bytes_received += received_bytes
+    host.max_received_bytes = max(np.int64(host.max_received_bytes), received_bytes)
+    host.max_ttl = max(np.int64(host.max_ttl), packet.ttl * sent)
+    if packet.protocol == 6:
+        payload = packet.payload_bytes * sent
+        host.payload_packets += np.int64(payload > 0)
+        host.payload_bytes += payload
+        host.max_tcp_payload = max(np.int64(host.max_tcp_payload), payload)
+        if packet.tcp_flags & 6:
+            if sent and packet.tcp_flags & 2:
                 host.tcp_window = packet.tcp_window
                 host.tcp_window_scale = packet.tcp_window_scale
-            if packet.payload_bytes:
-                host.payload_packets += 1
-                host.payload_bytes += packet.payload_bytes
-                host.max_tcp_payload = max(host.max_tcp_payload, packet.payload_bytes)
-        return
-    host.bytes_received += packet.ip_bytes
-    host.max_received_bytes = max(host.max_received_bytes, packet.ip_bytes)
-    if packet.protocol == 6 and packet.tcp_flags & 4:
-        host.resets_received += 1
+            if not sent and packet.tcp_flags & 4:
+                host.resets_received += 1

@@ -7,9 +7,9 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import inlined
+from flows.compiled import big_endian, inlined
 
-__all__ = ["CUT", "NOT_IP", "TAGS", "LinkType", "find_ip", "u16"]
+__all__ = ["CUT", "NOT_IP", "TAGS", "LinkType", "find_ip", "u8", "u16"]
 
 
 class LinkType(IntEnum):
@@ -37,9 +37,15 @@ _MOST_TAGS = 8
 
 
 @inlined
+def u8(data: npt.NDArray[np.uint8], at: int) -> int:
+    """Read 8 bits."""
+    return big_endian(data, at, 1)
+
+
+@inlined
 def u16(data: npt.NDArray[np.uint8], at: int) -> int:
     """Read 16 bits in network byte order."""
-    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
+    return big_endian(data, at, 2)
 
 
 @inlined
@@ -72,8 +78,8 @@ def _behind_ethertype(data: npt.NDArray[np.uint8], kind: int, at: int, end: int)
         elif kind in (0x8847, 0x8848):  # MPLS (RFC 3032)
             if at + 5 > end:
                 return CUT, at
-            if data[at + 2] & 1:  # bottom of the label stack: the next nibble tells the version
-                version = np.int64(data[at + 4]) >> 4
+            if u8(data, at + 2) & 1:  # bottom of the label stack: the next nibble tells the version
+                version = u8(data, at + 4) >> 4
                 return (version if version in (4, 6) else NOT_IP), at + 4
             at += 4
         else:
@@ -83,7 +89,7 @@ def _behind_ethertype(data: npt.NDArray[np.uint8], kind: int, at: int, end: int)
 
 @inlined
 def _behind_ppp(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
-    if at + 2 <= end and data[at] == 0xFF and data[at + 1] == 0x03:
+    if at + 2 <= end and u8(data, at) == 0xFF and u8(data, at + 1) == 0x03:
         at += 2
     if at + 2 > end:
         return CUT, at
@@ -101,7 +107,7 @@ def _behind_ppp(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, in
 def _raw(data: npt.NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
     if at >= end:
         return CUT, at
-    version = np.int64(data[at]) >> 4
+    version = u8(data, at) >> 4
     return (version if version in (4, 6) else NOT_IP), at
 
 
@@ -121,7 +127,7 @@ def find_ip(data: npt.NDArray[np.uint8], link: int, at: int, end: int) -> tuple[
         kind = u16(data, at + 12)
         at += 14
         if kind < 0x0600:  # a length: IEEE 802.3 with LLC; only SNAP carries an ethertype
-            if at + 8 > end or data[at] != 0xAA or data[at + 1] != 0xAA:
+            if at + 8 > end or u8(data, at) != 0xAA or u8(data, at + 1) != 0xAA:
                 return NOT_IP, at
             kind = u16(data, at + 6)
             at += 8
@@ -135,7 +141,7 @@ def find_ip(data: npt.NDArray[np.uint8], link: int, at: int, end: int) -> tuple[
         if at + 4 > end:
             return CUT, at
         # Address families differ by system: 2 is IPv4, IPv6 is 24, 28 or 30 (10 on Linux).
-        family = data[at] | data[at + 3]
+        family = u8(data, at) | u8(data, at + 3)
         if family == 2:
             return 4, at + 4
         return (6 if family in (10, 24, 28, 30) else NOT_IP), at + 4

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flows import table_entries as layout
 from flows import table_kernels as kernels
+from flows import table_layout as layout
+from flows import table_timers as timers
 from flows.errors import SettingsError
 from flows.hosts import new_histories
 from flows.ids import flow_ids
 from flows.packet import MAX_DEPTH, Protocol, Records
-from flows.records import aligned_zeros, as_bytes, copied
+from flows.records import aligned_zeros, as_bytes, copied, taken
+from flows.table_entries import rehash
+from flows.table_lookup import hash_packets
 
 __all__ = [
     "END_DTYPE",
@@ -165,7 +168,7 @@ class FlowTable:
         first_packets: int,
         timeouts: FlowTimeouts | None = None,
         seed: int = 0,
-        initial_capacity: int = 32_768,  # memory is used as flows come, and growing stops all else
+        initial_capacity: int = 4_096,  # few flows are to stand close together, in the cache
         most_flows: int = 1 << 31,
     ) -> None:
         if not 1 <= first_packets <= MAX_DEPTH:
@@ -180,13 +183,10 @@ class FlowTable:
         self._entries = aligned_zeros(size, layout.ENTRY_DTYPE)
         self._links = aligned_zeros(size, layout.LINKS_DTYPE)
         self._slots = np.zeros(2 * size, np.uint64)
-        self._state = np.full(layout.STATE_SIZE, -1, np.int64)
-        self._state[layout.CLOCK] = 0
-        self._state[layout.EARLIEST] = np.iinfo(np.int64).max
-        self._state[layout.NEXT_NUMBER] = 0
-        self._state[layout.OPEN] = 0
-        self._state[layout.FRESH] = 0
-        self._state[layout.COUNTERS :] = 0
+        self._wheel = np.full(timers.SPOKES, -1, np.int32)
+        self._state = np.zeros(layout.STATE_SIZE, np.int64)
+        self._state[[layout.FREED, layout.LINGER_HEAD, layout.LINGER_TAIL]] = -1
+        self._state[layout.SHIFT] = timers.shift_for(self._timeouts_ns)
         self._state[layout.MOST_ENTRIES] = most
         self._refused = np.zeros(_REMEMBERED, np.uint64)
         self._histories = new_histories()
@@ -213,7 +213,9 @@ class FlowTable:
     @property
     def memory_bytes(self) -> int:
         """What it takes."""
-        arrays = (self._entries, self._links, self._slots, self._histories, self._refused)
+        arrays = (
+            self._entries, self._links, self._slots, self._wheel, self._histories, self._refused
+        )  # fmt: skip
         return sum(array.nbytes for array in arrays)
 
     def update(
@@ -236,12 +238,12 @@ class FlowTable:
         flows = np.empty(n, FLOW_DTYPE)
         ends = np.empty(2 * n + self.open_flows, END_DTYPE)  # at most: all expire, all end again
         lengths = np.zeros(3, np.int64)
-        kernels.hash_packets(endpoints, self._hash_seed, hashes)
+        hash_packets(endpoints, self._hash_seed, hashes)
         begin = 0
         while begin < n:
             begin = kernels.update(
                 packets, endpoints, hashes, begin, self._first_packets,
-                self._entries, self._links, self._slots, self._histories, self._state,
+                self._entries, self._links, self._slots, self._wheel, self._histories, self._state,
                 self._timeouts_ns, self._hash_seed, self._id_seed,
                 flow_number, kept, flows, ends, lengths, self._refused,
             )  # fmt: skip
@@ -261,7 +263,7 @@ class FlowTable:
         self._state[layout.CLOCK] = clock_ns
         ends = np.empty(self.open_flows, END_DTYPE)
         n = kernels.expire(
-            self._entries, self._links, self._slots, self._state,
+            self._entries, self._links, self._slots, self._wheel, self._state,
             self._timeouts_ns, self._hash_seed, self._id_seed, clock_ns, ends, 0,
         )  # fmt: skip
         return copied(ends[:n])
@@ -272,15 +274,15 @@ class FlowTable:
         Their order is that of their numbers. The table must not be used any further.
         """
         ends = np.empty(self.open_flows, END_DTYPE)
-        kernels.finish(self._entries, self._links, self._state, self._id_seed, ends)
-        return ends
+        kernels.finish(self._entries, self._links, self._wheel, self._state, self._id_seed, ends)
+        return taken(ends, np.argsort(ends["flow_number"]))
 
     def _grow(self) -> None:
         size = 2 * len(self._entries)
         self._entries = _longer(self._entries, size)
         self._links = _longer(self._links, size)
         slots = np.zeros(2 * size, np.uint64)
-        layout.rehash(self._slots, slots)
+        rehash(self._slots, slots)
         self._slots = slots
 
 

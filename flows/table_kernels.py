@@ -5,53 +5,48 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import inlined, kernel, prefetch
+from flows.compiled import inlined, kernel
 from flows.hosts import add_flow, add_packet, find_history, host_of, tell
 from flows.ids import mix64
 from flows.packet import Record, Records
-from flows.table_entries import (
+from flows.table_entries import forget, slot_of
+from flows.table_layout import (
     ACTIVE,
     AFTER_END,
     BY_PROTOCOL,
     CLOCK,
     EARLIEST,
+    FINS,
     FREED,
     FRESH,
-    HEADS,
-    HIGH_HOST,
+    HOST_IS_HIGH,
+    HOST_IS_LOW,
     ICMP,
     LINGER,
-    LISTS,
-    LOW_HOST,
+    LINGER_HEAD,
     MOST_ENTRIES,
     NEXT_NUMBER,
-    NO_HOST,
     NUMBERS_UNTIL,
     OPEN,
+    ORIGINATOR_FIN,
+    ORIGINATOR_IS_LOW,
     PACKETS,
     REFUSED_FLOWS,
     REFUSED_PACKETS,
     REGRESSIONS,
-    append,
-    entry_in,
-    forget,
-    hash_key,
-    renew,
-    rest_of_key,
-    slot_of,
-    unlink,
+    RESPONDER_FIN,
+    SYN_SEEN,
 )
+from flows.table_lookup import KEY_HASH, fetch, find, free_slot, ordered
+from flows.table_timers import begin_linger, insert, next_due, renew_linger, turn, unlink
 
-__all__ = ["NO_FLOW", "expire", "finish", "hash_packets", "update"]
+__all__ = ["NO_FLOW", "expire", "finish", "update"]
 
 NO_FLOW = 0xFFFF_FFFF_FFFF_FFFF
 """The number of what is no flow."""
 
 _IDLE_TIMEOUT, _ACTIVE_TIMEOUT, _END_OF_FLOW, _FORCED_END = 1, 2, 3, 4
 
-# How many packets ahead what a packet needs is fetched: its slot, the entry that this leads to,
-# what that one leads to.
-_SLOT_AHEAD, _ENTRY_AHEAD, _LINKS_AHEAD = 24, 16, 8
 _NEAR = 4_096  # so many entries are in the cache anyway
 
 
@@ -72,6 +67,7 @@ def expire(
     entries: Records,
     links: Records,
     slots: npt.NDArray[np.uint64],
+    wheel: npt.NDArray[np.int32],
     state: npt.NDArray[np.int64],
     timeouts_ns: npt.NDArray[np.int64],
     seed: np.uint64,
@@ -80,25 +76,35 @@ def expire(
     ends: Records,
     n: int,
 ) -> int:
-    """End every flow whose timeout has passed at ``clock_ns``; return the end of ``ends``."""
-    earliest_ns = np.int64(1) << 62
-    for which in range(LISTS):
-        while True:
-            e = state[HEADS + which]
-            if e < 0:
-                break
-            since = links[e].start_ns if which == ACTIVE else entries[e].last_ns
-            if clock_ns - since < timeouts_ns[which]:
-                earliest_ns = min(earliest_ns, since + timeouts_ns[which])
-                break
-            if which != LINGER:
-                reason = _ACTIVE_TIMEOUT if which == ACTIVE else _IDLE_TIMEOUT
-                over_ns = since + timeouts_ns[which]
-                n = _tell_end(entries[e], over_ns, reason, id_seed, ends, n)
-                unlink(links, state, ACTIVE, e)
-                state[OPEN] -= 1
-            forget(entries, links, slots, state, e, seed)
-    state[EARLIEST] = earliest_ns
+    """End every flow whose timeout has passed at ``clock_ns``; return the end of ``ends``.
+
+    They are told in the order in which their timeouts passed, of two at once the older flow first.
+    """
+    turn(entries, links, wheel, state, timeouts_ns, clock_ns)
+    while True:
+        e, due_ns = next_due(links, wheel, state)
+        if e < 0 or due_ns > clock_ns:
+            break
+        idle_ns = entries[e].last_ns + timeouts_ns[entries[e].list]
+        active_ns = links[e].start_ns + timeouts_ns[ACTIVE]
+        if idle_ns > clock_ns and active_ns > clock_ns:  # it had packets since
+            unlink(entries, links, wheel, state, e)
+            insert(entries, links, wheel, state, e, min(idle_ns, active_ns))
+            continue
+        if idle_ns <= clock_ns:
+            n = _tell_end(entries[e], idle_ns, _IDLE_TIMEOUT, id_seed, ends, n)
+        else:
+            n = _tell_end(entries[e], active_ns, _ACTIVE_TIMEOUT, id_seed, ends, n)
+        state[OPEN] -= 1
+        forget(entries, links, slots, wheel, state, e, seed)
+    while state[LINGER_HEAD] >= 0:
+        e = state[LINGER_HEAD]
+        over_ns = entries[e].last_ns + timeouts_ns[LINGER]
+        if over_ns > clock_ns:
+            due_ns = min(due_ns, over_ns)
+            break
+        forget(entries, links, slots, wheel, state, e, seed)
+    state[EARLIEST] = due_ns
     return n
 
 
@@ -106,73 +112,19 @@ def expire(
 def finish(
     entries: Records,
     links: Records,
+    wheel: npt.NDArray[np.int32],
     state: npt.NDArray[np.int64],
     id_seed: np.uint64,
     ends: Records,
 ) -> int:
-    """Tell the end of every open flow, in order of their beginnings; return how many."""
+    """Tell the end of every open flow, in no order; return how many."""
     n = 0
-    e = state[HEADS + ACTIVE]
-    while e >= 0:
-        n = _tell_end(entries[e], state[CLOCK], _FORCED_END, id_seed, ends, n)
-        e = np.int64(links[e].newer)
+    for first in wheel:
+        e = np.int64(first)
+        while e >= 0:
+            n = _tell_end(entries[e], state[CLOCK], _FORCED_END, id_seed, ends, n)
+            e = np.int64(links[e].after)
     return n
-
-
-@inlined
-def _ordered(
-    end: Record,
-) -> tuple[bool, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Return whether the source is the lower end, then addresses and ports of lower and higher.
-
-    Without branches, as which side a packet comes from cannot be foretold.
-    """
-    src_hi, src_lo, src_port = end.src_hi, end.src_lo, np.uint64(end.src_port)
-    dst_hi, dst_lo, dst_port = end.dst_hi, end.dst_lo, np.uint64(end.dst_port)
-    lo_in_order = (src_lo < dst_lo) | ((src_lo == dst_lo) & (src_port <= dst_port))
-    in_order = (src_hi < dst_hi) | ((src_hi == dst_hi) & lo_in_order)
-    others = np.uint64(in_order) - np.uint64(1)  # all ones: exchange them
-    hi, lo = (src_hi ^ dst_hi) & others, (src_lo ^ dst_lo) & others
-    port = (src_port ^ dst_port) & others
-    return (
-        in_order, src_hi ^ hi, src_lo ^ lo, src_port ^ port, dst_hi ^ hi, dst_lo ^ lo,
-        dst_port ^ port,
-    )  # fmt: skip
-
-
-@kernel
-def hash_packets(endpoints: Records, seed: np.uint64, hashes: npt.NDArray[np.uint64]) -> None:
-    """Write the hash of each packet's direction-free key into ``hashes``, uint64 ``[n]``."""
-    for i in range(len(endpoints)):
-        end = endpoints[i]
-        _, low_hi, low_lo, low_port, high_hi, high_lo, high_port = _ordered(end)
-        rest = rest_of_key(low_port, high_port, end.protocol, end.ip_version, seed)
-        hashes[i] = hash_key(low_hi, low_lo, high_hi, high_lo, rest)
-
-
-@inlined
-def _fetch(
-    i: int,
-    hashes: npt.NDArray[np.uint64],
-    slots: npt.NDArray[np.uint64],
-    entries: Records,
-    links: Records,
-    histories: Records,
-) -> None:
-    """Fetch what the packets behind packet ``i`` will need, as far as that is known by now."""
-    mask = np.uint64(len(slots) - 1)
-    if i + _SLOT_AHEAD < len(hashes):
-        prefetch(slots, np.int64(hashes[i + _SLOT_AHEAD] & mask))
-        e = entry_in(slots[hashes[i + _ENTRY_AHEAD] & mask])
-        if e >= 0:
-            prefetch(entries, e)
-            prefetch(links, e)
-        e = entry_in(slots[hashes[i + _LINKS_AHEAD] & mask])
-        if e >= 0:
-            link = links[e]
-            prefetch(links, max(np.int64(link.before), 0))
-            prefetch(links, max(np.int64(link.after), 0))
-            prefetch(histories, max(np.int64(link.history), 0))
 
 
 @inlined
@@ -207,6 +159,7 @@ def update(
     entries: Records,
     links: Records,
     slots: npt.NDArray[np.uint64],
+    wheel: npt.NDArray[np.int32],
     histories: Records,
     state: npt.NDArray[np.int64],
     timeouts_ns: npt.NDArray[np.int64],
@@ -226,7 +179,6 @@ def update(
     ``id_seed`` is the secret of the flow ids, as in :func:`flows.ids.flow_ids`.
     ``lengths`` holds how much of ``kept``, ``flows`` and ``ends`` is filled, and is moved on.
     """
-    mask = np.uint64(len(slots) - 1)
     n_kept, n_flows, n_ends = lengths[0], lengths[1], lengths[2]
     clock_ns = state[CLOCK]
     stop, n_refused = len(packets), 0
@@ -235,7 +187,7 @@ def update(
             stop = i
             break
         if state[FRESH] > _NEAR:
-            _fetch(i, hashes, slots, entries, links, histories)
+            fetch(i, hashes, slots, entries, histories)
         packet = packets[i]
         end = endpoints[i]
         now_ns = packet.time_ns
@@ -243,68 +195,44 @@ def update(
             now_ns = clock_ns
             packet.time_ns = now_ns
             state[REGRESSIONS] += 1
-        elif now_ns > clock_ns:
-            clock_ns = now_ns
-            if now_ns >= state[EARLIEST]:
-                n_ends = expire(
-                    entries, links, slots, state, timeouts_ns, seed, id_seed, now_ns, ends, n_ends
-                )
-        src_is_low, low_hi, low_lo, low_port, high_hi, high_lo, high_port = _ordered(end)
-        protocol, version = end.protocol, end.ip_version
+        clock_ns = now_ns
+        if now_ns >= state[EARLIEST]:
+            n_ends = expire(
+                entries, links, slots, wheel, state, timeouts_ns, seed, id_seed, now_ns, ends,
+                n_ends,
+            )  # fmt: skip
+        protocol = end.protocol
         key_hash = hashes[i]
-        at = key_hash & mask
-        e = -1
-        while True:
-            slot = slots[at]
-            if slot == 0:
-                break
-            if slot >> np.uint64(32) == key_hash & np.uint64(0xFFFFFFFF):
-                entry = entries[entry_in(slot)]
-                if (
-                    entry.low_lo == low_lo
-                    and entry.high_lo == high_lo
-                    and entry.low_port == low_port
-                    and entry.high_port == high_port
-                    and entry.low_hi == low_hi
-                    and entry.high_hi == high_hi
-                    and entry.protocol == protocol
-                    and entry.ip_version == version
-                ):
-                    e = entry_in(slot)
-                    break
-            at = (at + np.uint64(1)) & mask
+        src_is_low = key_hash >> np.uint64(63) == 1
+        low_hi, low_lo, low_port, high_hi, high_lo, high_port = ordered(end, src_is_low)
+        e, at = find(
+            key_hash, end, low_hi, low_lo, low_port, high_hi, high_lo, high_port, entries, slots
+        )
         flags = packet.tcp_flags
         if e >= 0 and protocol == 6 and (flags & 0x12) == 0x02:
             # A SYN opens a new connection unless it repeats the one that is there.
             entry = entries[e]
-            by_originator = src_is_low == (entry.originator_is_low == 1)
-            repeated = entry.syn_seen and by_originator and links[e].syn_seq == end.tcp_seq
+            by_originator = src_is_low == ((entry.marks & ORIGINATOR_IS_LOW) != 0)
+            again = by_originator and (entry.marks & SYN_SEEN) != 0
             over = entry.list == LINGER
-            if not repeated and (over or (entry.syn_seen and by_originator)):
+            if (again or over) and not (again and links[e].syn_seq == end.tcp_seq):
                 if not over:
                     n_ends = _tell_end(entry, now_ns, _END_OF_FLOW, id_seed, ends, n_ends)
-                    unlink(links, state, ACTIVE, e)
                     state[OPEN] -= 1
-                forget(entries, links, slots, state, e, seed)
+                forget(entries, links, slots, wheel, state, e, seed)
                 e = -1
-                at = key_hash & mask
-                while slots[at]:
-                    at = (at + np.uint64(1)) & mask
+                at = free_slot(key_hash, slots)
         kind = 0 if protocol == 6 else 1 if protocol == 17 else 2 if protocol == 1 else 3
         if e < 0:
-            if _full(entries, state) and state[HEADS + LINGER] >= 0:
+            if _full(entries, state) and state[LINGER_HEAD] >= 0:
                 # Rather than a new flow, the stragglers of one that is over go without.
-                forget(entries, links, slots, state, np.int64(state[HEADS + LINGER]), seed)
-                at = key_hash & mask
-                while slots[at]:
-                    at = (at + np.uint64(1)) & mask
+                forget(entries, links, slots, wheel, state, state[LINGER_HEAD], seed)
+                at = free_slot(key_hash, slots)
             if _full(entries, state) or state[NEXT_NUMBER] >= state[NUMBERS_UNTIL]:
                 flow_number[i] = np.uint64(NO_FLOW)
                 n_refused += 1
-                _refuse(packet, key_hash, refused, state)
+                _refuse(packet, key_hash & np.uint64(KEY_HASH), refused, state)
                 continue
-        state[BY_PROTOCOL + 4 + kind] += 1
-        if e < 0:
             e = np.int64(state[FREED])
             if e >= 0:
                 state[FREED] = links[e].after
@@ -316,44 +244,42 @@ def update(
             entry = entries[e]
             entry.low_hi, entry.low_lo, entry.low_port = low_hi, low_lo, low_port
             entry.high_hi, entry.high_lo, entry.high_port = high_hi, high_lo, high_port
-            entry.protocol, entry.ip_version = protocol, version
+            entry.protocol, entry.ip_version = protocol, end.ip_version
             entry.flow_number = np.uint64(state[NEXT_NUMBER])
+            entry.last_ns = now_ns
             entry.packets = 0
-            entry.syn_seen = 0
-            entry.fins = 0
-            entry.originator_is_low = 1 if src_is_low != answers else 0
+            entry.history = -1
             entry.list = min(kind, ICMP)
+            originator_is_low = src_is_low != answers
+            entry.marks = ORIGINATOR_IS_LOW if originator_is_low else 0
+            by_src = host_of(packet.address_kinds, not answers)
+            if by_src >= 0:
+                entry.marks |= HOST_IS_LOW if src_is_low == (by_src == 1) else HOST_IS_HIGH
             links[e].start_ns = now_ns
             links[e].syn_seq = 0
             state[NEXT_NUMBER] += 1
             state[OPEN] += 1
             state[BY_PROTOCOL + kind] += 1
-            append(links, state, timeouts_ns, min(kind, ICMP), e, now_ns)
-            append(links, state, timeouts_ns, ACTIVE, e, now_ns)
+            over_ns = now_ns + min(timeouts_ns[entry.list], timeouts_ns[ACTIVE])
+            insert(entries, links, wheel, state, e, over_ns)
             flow = flows[n_flows]
             flow.flow_number = entry.flow_number
             flow.flow_id = mix64(entry.flow_number + id_seed)
             flow.reserved = 0
             flow.start_time_ns = now_ns
-            flow.protocol, flow.ip_version = protocol, version
-            if entry.originator_is_low:
+            flow.protocol, flow.ip_version = protocol, end.ip_version
+            if originator_is_low:
                 flow.src_hi, flow.src_lo, flow.src_port = low_hi, low_lo, low_port
                 flow.dst_hi, flow.dst_lo, flow.dst_port = high_hi, high_lo, high_port
             else:
                 flow.src_hi, flow.src_lo, flow.src_port = high_hi, high_lo, high_port
                 flow.dst_hi, flow.dst_lo, flow.dst_port = low_hi, low_lo, low_port
             n_flows += 1
-            by_src = host_of(packet.address_kinds, not answers)
-            if by_src < 0:
-                entry.host = NO_HOST
-            else:
-                entry.host = LOW_HOST if src_is_low == (by_src == 1) else HIGH_HOST
-            links[e].history = -1
-        else:
-            renew(links, state, entries[e].list, e)
+        state[BY_PROTOCOL + 4 + kind] += 1
         entry = entries[e]
         entry.last_ns = now_ns
-        by_originator = src_is_low == (entry.originator_is_low == 1)
+        marks = np.int64(entry.marks)
+        by_originator = src_is_low == ((marks & ORIGINATOR_IS_LOW) != 0)
         packet.from_originator = 1 if by_originator else 0
         if protocol == 6 or protocol == 17:
             packet.originator_port = end.src_port if by_originator else end.dst_port
@@ -362,36 +288,37 @@ def update(
         flow_number[i] = entry.flow_number
         over = entry.list == LINGER
         packet.packet_index = 255 if over else min(entry.packets, np.uint32(255))
-        if entry.host != NO_HOST:
-            host_is_low = entry.host == LOW_HOST
+        if marks & (HOST_IS_LOW | HOST_IS_HIGH):
+            host_is_low = (marks & HOST_IS_LOW) != 0
             hi = low_hi if host_is_low else high_hi
             lo = low_lo if host_is_low else high_lo
-            h = find_history(histories, links[e].history, hi, lo, now_ns, seed)
-            links[e].history = h
+            h = find_history(histories, entry.history, hi, lo, now_ns, seed)
+            entry.history = h
             outward = host_is_low == src_is_low
             if packet.packet_index == 0:
                 tell(histories[h], packet.host)
                 add_flow(histories[h], packet, outward)
             add_packet(histories[h], packet, outward)
         if over:
+            renew_linger(links, state, e)
             state[AFTER_END] += 1
             continue
         if entry.packets < first_packets:
             kept[n_kept] = i
             n_kept += 1
         entry.packets += np.uint32(1)
-        if protocol == 6:
-            if (flags & 0x12) == 0x02 and by_originator and entry.syn_seen == 0:
-                entry.syn_seen = 1
+        if protocol == 6 and flags & 0x07:
+            if (flags & 0x12) == 0x02 and by_originator and marks & SYN_SEEN == 0:
+                marks |= SYN_SEEN
                 links[e].syn_seq = end.tcp_seq
             if flags & 0x01:
-                entry.fins |= 1 if by_originator else 2
-            if (flags & 0x04) or entry.fins == 3:
+                marks |= ORIGINATOR_FIN if by_originator else RESPONDER_FIN
+            entry.marks = marks
+            if (flags & 0x04) or marks & FINS == FINS:
                 n_ends = _tell_end(entry, now_ns, _END_OF_FLOW, id_seed, ends, n_ends)
-                unlink(links, state, entry.list, e)
-                unlink(links, state, ACTIVE, e)
+                unlink(entries, links, wheel, state, e)
                 entry.list = LINGER
-                append(links, state, timeouts_ns, LINGER, e, now_ns)
+                begin_linger(links, state, timeouts_ns, e, now_ns)
                 state[OPEN] -= 1
     state[CLOCK] = clock_ns
     state[PACKETS] += stop - begin - n_refused

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.compiled import compiled
+from flows.compiled import inlined, kernel
 from flows.packet import Array, Records
 from models.feature_names import (
     FEATURE_SCHEMA,
@@ -116,7 +116,7 @@ def _read_only(packets: Records) -> Records:
     return view
 
 
-@compiled
+@kernel
 def _features(
     packets: Array,
     starts: Array,
@@ -146,7 +146,7 @@ def _features(
             row[at] = packets[start].responder_port
 
 
-@compiled
+@inlined
 def _first(p: Any, row: Array) -> None:
     is_tcp = p.tcp_header_bytes > 0
     is_icmp = p.protocol == 1 or p.protocol == 58
@@ -174,13 +174,13 @@ def _first(p: Any, row: Array) -> None:
     row[21] = _log_timestamp(p)
 
 
-@compiled
+@inlined
 def _log_timestamp(p: Any) -> Any:
     # Many a host counts from when it was switched on: seconds tell hosts apart, years do not.
     return np.log1p(np.float64(p.tcp_timestamp)) if p.tcp_timestamp > 0 else -1.0
 
 
-@compiled
+@inlined
 def _host(h: Any, row: Array) -> None:
     row[0] = h.tcp_window
     row[1] = h.max_tcp_payload
@@ -206,7 +206,7 @@ def _host(h: Any, row: Array) -> None:
     row[21] = h.first_packet_sizes
 
 
-@compiled
+@inlined
 def _later(packets: Array, start: int, count: int, depth: int, row: Array) -> None:
     for j in range(1, depth):
         at = (j - 1) * _N_LATER
@@ -227,7 +227,7 @@ def _later(packets: Array, start: int, count: int, depth: int, row: Array) -> No
         row[at + 4] = p.tcp_window if is_tcp else -1.0
 
 
-@compiled
+@inlined
 def _summary(packets: Array, start: int, count: int, row: Array) -> None:
     p0 = packets[start]
     forward = 0
@@ -237,14 +237,15 @@ def _summary(packets: Array, start: int, count: int, row: Array) -> None:
     most = 0
     reply = -1
     second = -1  # of the originator's packets
-    sizes = np.zeros(2, np.int64)
-    payloads = np.zeros(2, np.int64)
+    sent = received = sent_payload = received_payload = 0
     for j in range(count):
         p = packets[start + j]
         side = 0 if p.from_originator else 1
         forward += 1 - side
-        sizes[side] += p.ip_bytes
-        payloads[side] += p.payload_bytes
+        sent += p.ip_bytes * (1 - side)
+        received += p.ip_bytes * side
+        sent_payload += p.payload_bytes * (1 - side)
+        received_payload += p.payload_bytes * side
         least = min(least, p.ip_bytes)
         most = max(most, p.ip_bytes)
         if side == 1 and reply < 0:
@@ -258,13 +259,13 @@ def _summary(packets: Array, start: int, count: int, row: Array) -> None:
     row[0] = count
     row[1] = forward
     row[2] = count - forward
-    row[3] = sizes[0]
-    row[4] = sizes[1]
-    row[5] = payloads[0]
-    row[6] = payloads[1]
+    row[3] = sent
+    row[4] = received
+    row[5] = sent_payload
+    row[6] = received_payload
     row[7] = least
     row[8] = most
-    row[9] = (sizes[0] + sizes[1]) / count
+    row[9] = (sent + received) / count
     row[10] = changes
     row[11] = _log_us(packets[start + count - 1].time_ns - packets[start].time_ns)
     row[12] = _log_us(max_gap)
@@ -283,12 +284,12 @@ def _summary(packets: Array, start: int, count: int, row: Array) -> None:
             row[17] = p.tcp_options
 
 
-@compiled
+@inlined
 def _log_us(ns: int) -> Any:
     return np.log1p(max(ns, 0) / 1e3)
 
 
-@compiled
+@kernel
 def _sequence(
     packets: Array, starts: Array, counts: Array, port: bool, host: bool, out: Array
 ) -> None:

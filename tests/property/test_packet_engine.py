@@ -15,11 +15,13 @@ import frames as f
 from flows.capture import CaptureReader
 from flows.decode import Decoded
 from flows.errors import CaptureError
-from flows.packet import FlowEndReason, Records
+from flows.packet import ENDPOINTS_DTYPE, PACKET_DTYPE, FlowEndReason, Records
 from flows.table import FlowTable, FlowTimeouts
 
 S = 10**9
 TIMEOUTS = FlowTimeouts(tcp_idle_s=20, udp_idle_s=10, icmp_idle_s=5, active_s=60, linger_s=3)
+# Some as short as the table's clock is coarse, others longer than it sees ahead.
+UNEVEN = FlowTimeouts(tcp_idle_s=20, udp_idle_s=10, icmp_idle_s=0.001, active_s=60, linger_s=3)
 
 steps = st.lists(
     st.tuples(
@@ -61,7 +63,8 @@ def decode(data: bytes) -> Decoded:
 class PlainTable:
     """The rules of :class:`flows.table.FlowTable`, one packet at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeouts: FlowTimeouts) -> None:
+        self.timeouts = timeouts
         self.open: dict[Any, dict[str, Any]] = {}
         self.numbers: list[int] = []
         self.indices: list[int] = []
@@ -74,11 +77,12 @@ class PlainTable:
         flow["over"] = True
 
     def expire(self, now: int) -> None:
-        idle = {6: TIMEOUTS.tcp_idle_s, 17: TIMEOUTS.udp_idle_s, 1: TIMEOUTS.icmp_idle_s}
+        limits = self.timeouts
+        idle = {6: limits.tcp_idle_s, 17: limits.udp_idle_s, 1: limits.icmp_idle_s}
         for key, flow in list(self.open.items()):
-            idle_s = TIMEOUTS.linger_s if flow["over"] else idle[key[1]]
+            idle_s = limits.linger_s if flow["over"] else idle[key[1]]
             idle_at = flow["last"] + int(idle_s * S)
-            active_at = flow["start"] + int(TIMEOUTS.active_s * S)
+            active_at = flow["start"] + int(limits.active_s * S)
             if idle_at <= now:
                 self.end(flow, idle_at, FlowEndReason.IDLE_TIMEOUT)
                 del self.open[key]
@@ -126,12 +130,12 @@ def told(ends: Records) -> set[tuple[int, ...]]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(steps)
-def test_the_table_follows_its_rules(steps: list[tuple[Any, ...]]) -> None:
+@given(steps, st.sampled_from([TIMEOUTS, UNEVEN]))
+def test_the_table_follows_its_rules(steps: list[tuple[Any, ...]], timeouts: FlowTimeouts) -> None:
     decoded = decode(capture(steps))
-    table = FlowTable(first_packets=4, timeouts=TIMEOUTS, initial_capacity=2)
+    table = FlowTable(first_packets=4, timeouts=timeouts, initial_capacity=2)
     update = table.update(decoded.packets, decoded.endpoints)
-    plain = PlainTable()
+    plain = PlainTable(timeouts)
     for step, packet in zip(steps, decoded.packets, strict=True):
         plain.take(step, int(packet["time_ns"]))
     assert update.flow_number.tolist() == plain.numbers
@@ -160,6 +164,36 @@ def test_how_packets_are_chunked_changes_nothing(
     assert np.array_equal(whole.packets, pieces.packets)
     assert ends == told(update.ends)
     assert told(at_once.finish()) == told(piecewise.finish())
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 300)), min_size=1, max_size=400),
+    st.lists(st.integers(1, 5_000), max_size=20),
+    st.integers(0, 3_000_000),  # a packet every so many ns
+)
+def test_flows_end_when_they_are_over_in_that_order(
+    packets: list[tuple[int, int]], looks_ms: list[int], apart_ns: int
+) -> None:
+    table = FlowTable(first_packets=1, timeouts=TIMEOUTS, initial_capacity=2)
+    rows, ends = np.zeros(len(packets), PACKET_DTYPE), np.zeros(len(packets), ENDPOINTS_DTYPE)
+    rows["protocol"] = ends["protocol"] = 17
+    rows["time_ns"] = S + np.arange(len(packets)) * apart_ns
+    ends["src_port"], ends["dst_lo"] = np.transpose(packets)
+    numbers = table.update(rows, ends).flow_number
+    last_ns = np.zeros(table.open_flows, np.int64)
+    np.maximum.at(last_ns, numbers.astype(np.int64), rows["time_ns"])
+    over_ns = last_ns + 10 * S
+    order = np.lexsort((np.arange(len(over_ns)), over_ns))
+    clock_ns, seen = int(rows["time_ns"][-1]) + 8 * S, 0
+    for look_ms in [*looks_ms, 10_000]:
+        clock_ns += look_ms * 1_000_000
+        told_now = table.advance(clock_ns)
+        assert told_now["flow_number"].tolist() == order[seen:][: len(told_now)].tolist()
+        assert told_now["time_ns"].tolist() == over_ns[order[seen:]][: len(told_now)].tolist()
+        seen += len(told_now)
+        assert seen == int((over_ns <= clock_ns).sum())
+    assert table.open_flows == 0
 
 
 SOUND = capture(
