@@ -200,7 +200,24 @@ def _choose_sight(
             break
         sight, best = replace(sight, **{most: True}), trials[most]
         open_to.remove(most)
+    other = replace(sight, port=not sight.port)
+    if all(one.sight != other for one in every):  # for the report alone
+        every += judged(share, other)
     return every, sight, share
+
+
+def _by_port(candidates: list[Candidate], sight: Sight) -> dict[str, dict[str, float]]:
+    """Return weighted F1 with the responder's port and without, where both were tried."""
+    found = {}
+    for name, port in (("with", True), ("without", False)):
+        seen = [one for one in candidates if one.sight == replace(sight, port=port)]
+        found[name] = {one.recipe.name: round(one.weighted_f1, 4) for one in seen}
+    both = set(found["with"]) & set(found["without"])
+    return {
+        name: {recipe: own[recipe] for recipe in own if recipe in both}
+        for name, own in found.items()
+        if both
+    }
 
 
 def _judge_all(
@@ -319,6 +336,7 @@ def _write(
         skipped=skipped,
         with_port=models[0].sight.port,
         with_host=models[0].sight.host,
+        by_port=_by_port(judged, models[0].sight),
         gate=models[0].gate.kind,
         by_gate={
             kind: (round(found.within_16ms, 4), round(found.typical_wait_ms, 2))

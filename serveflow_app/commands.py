@@ -187,6 +187,7 @@ def evaluate(
     folds: int | None,
     where: tuple[Path, Path, str, str | None, Path | None],
     options: dict[str, Any],
+    both_ports: bool,
     as_json: bool,
 ) -> None:
     """Compare the cascade with its tiers alone: a bundle's, or one trained for each fold."""
@@ -196,7 +197,9 @@ def evaluate(
 
     if (bundle is None) == (folds is None):
         raise SettingsError("give either --bundle, to evaluate it, or --folds, to train anew")
-    if bundle is not None and any(value for value in options.values() if value != "search"):
+    if bundle is not None and (
+        both_ports or any(value for value in options.values() if value != "search")
+    ):
         raise SettingsError("options of training go with --folds: a bundle is trained already")
     captures, labels, label_column, family_column, report = where
     with progress_bar() as bar:
@@ -215,6 +218,7 @@ def evaluate(
             found = evaluate_bundle(bundle_folder(bundle), captures, labels, **common)
         else:
             settings = train_settings(**options)
+            common["both_ports"] = both_ports
             found = evaluate_training(captures, labels, settings, folds=folds or 0, **common)
     result = found.to_dict()
     if as_json:

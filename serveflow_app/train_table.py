@@ -147,6 +147,9 @@ def _whole(result: dict[str, Any]) -> Table:
          f"{len(result['classes'])} classes; {result['unlabelled']:,} without a label left out"),
         ("left out, too rare", escape(dropped) or "none"),
         ("sees beyond headers", " and ".join(seen) or "nothing"),
+        *((f"weighted F1 {name} the responder's port", ", ".join(
+            f"{escape(model)} {f1:.4f}" for model, f1 in own.items()))
+          for name, own in result["by_port"].items()),
         ("answered before the deepest tier", f"{result['early']:.1%}"),
         ("within 16 ms of the first packet", f"{result['within_16ms']:.1%}"),
         ("beyond packet 1 (escalated)", f"{result['escalated']:.1%}"),
