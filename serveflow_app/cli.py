@@ -342,7 +342,11 @@ def tune(
         ),
     ] = False,
     curve: Annotated[
-        Path | None, typer.Option(help="Write the trade-off curve here, as CSV.")
+        Path | None,
+        typer.Option(
+            help="Write the trade-off curve here, as CSV; if the name ends in .png, as a picture "
+            "with the CSV beside it."
+        ),
     ] = None,
     json_output: Json = False,
 ) -> None:

@@ -273,6 +273,7 @@ def tune(
     as_json: bool,
 ) -> None:
     """Move a bundle to another operating point."""
+    from models.figures import check_drawing, draw_curve
     from models.tuning import goal_of
     from models.tuning import tune as tune_bundle
     from serveflow_app.tune_table import curve_table, write_curve
@@ -280,11 +281,15 @@ def tune(
     goal = goal_of(**goals)
     if curve is not None and not curve.parent.is_dir():
         raise SettingsError(f"--curve {curve}: there is no folder {curve.parent}")
+    if curve is not None and curve.suffix == ".png":
+        check_drawing()
     with messages.status("weighing thresholds …"):
         report = tune_bundle(bundle_folder(bundle), out, goal, **how)
     result = report.to_dict()
     if curve is not None:
-        write_curve(result, curve)
+        write_curve(result, curve.with_suffix(".csv") if curve.suffix == ".png" else curve)
+    if curve is not None and curve.suffix == ".png":
+        draw_curve(result, curve)
     if as_json:
         emit_json(result)
         return

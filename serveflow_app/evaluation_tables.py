@@ -185,13 +185,10 @@ def _timeouts(found: list[dict[str, Any]]) -> Table:
 def _calibration(found: list[dict[str, Any]]) -> Table:
     table = plain_table(
         "confidence of the tiers in the cascade",
-        ("tier", "flows", "ECE", "asked", "answered", "ECE asked", "if perfect", "debiased",
-         "confidence", "accuracy"),
-    )  # fmt: skip
-    table.caption = (
+        ("tier", "flows", "ECE", "asked", "final", "ECE asked", "chance", "debiased"),
         "ECE: expected calibration error, of the tier alone on all flows that have its packets, "
-        "and of those that it is asked about; if perfect: what that would be by chance; debiased: "
-        "its root mean square less that chance"
+        "and of those that it is asked about; final: answers; chance: what a perfect tier would "
+        "show on these; debiased: the root mean square less chance",
     )
     for tier in found:
         table.add_row(
@@ -202,7 +199,7 @@ def _calibration(found: list[dict[str, Any]]) -> Table:
             f"{tier['answered']:,}",
             _f1(tier["ece_asked"]),
             _f1((tier["by_chance"] or {}).get("mean")),
-            *(_f1(tier[name]) for name in ("rms_asked_debiased", "mean_confidence", "accuracy")),
+            _f1(tier["rms_asked_debiased"]),
         )
     return table
 
