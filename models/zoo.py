@@ -13,7 +13,7 @@ from models.engines import Engine, MeanEngine
 
 __all__ = ["DEPTHS", "EFFORTS", "Effort", "Recipe", "extra_trees", "paper_zoo", "quick_zoo", "zoo"]
 
-DEPTHS = (1, 2, 3, 5, 10)
+DEPTHS = (1, 2, 3, 4, 5, 10)
 """First packets that tiers may judge."""
 
 Effort = Literal["quick", "standard", "full"]
@@ -83,8 +83,8 @@ def zoo(effort: Effort, share: Share, *, costly: bool) -> tuple[Recipe, ...]:
     found = list(quick_zoo(share))
     if effort == "quick":
         return tuple(found)
-    found += [extra_trees(depth, 60, share) for depth in (1, 2)]
-    for depth in (10, 2, 1, 3, 5) if costly or effort == "full" else (10, 5):
+    found += [extra_trees(depth, 60, share) for depth in (1, 2, 4)]
+    for depth in (10, 2, 1, 3, 5, 4) if costly or effort == "full" else (10, 5):
         forest, boosted = extra_trees(depth, 60, share), light_gbm(depth)
         found += [forest, boosted, mean(forest, boosted)]
     found = list({one.name: one for one in found}.values())
