@@ -89,6 +89,7 @@ class TrainReport:
         within_16ms: Expected share of flows that wait for packets for 16 ms at most.
         escalated: Expected share of flows that are answered behind packet 1.
         mean_cost_us: Expected model time of a flow, microseconds.
+        met: Whether the operating point's limits of loss and cost are both kept to.
         seconds: How long it took, after the captures had been read.
     """
 
@@ -114,6 +115,7 @@ class TrainReport:
     within_16ms: float
     escalated: float
     mean_cost_us: float
+    met: bool
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:

@@ -156,6 +156,8 @@ def _whole(result: dict[str, Any]) -> Table:
         ("models take, on average", f"{result['mean_cost_us']:,.1f} µs of a flow"),
         ("F1 lost against the deepest tier", f"{100 * result['loss']:+.2f} points, bound "
          f"{100 * result['loss_bound']:+.2f} (of F1 or accuracy, one-sided 90 %)"),
+        *([] if result["met"] else [("not reached", "no cascade keeps to both limits of loss and "
+         "cost; then cost comes first: --operating-point accurate has no limit of cost")]),
         ("took", f"{result['seconds']:,.0f} s and {result['peak_memory_mib']:,.0f} MiB at most"),
     ):  # fmt: skip
         table.add_row(name, value)

@@ -214,6 +214,7 @@ def test_training_reports_what_it_did(trained: tuple[Path, dict[str, object]]) -
     assert report["skipped"] == ()
     assert set(report["by_gate"]) == set(GATES)  # type: ignore[call-overload]
     assert report["operating_point"] == "accurate"
+    assert report["met"]
     assert not report["with_port"], "the port tells nothing here"
     assert report["loss_bound"] <= 0.005  # type: ignore[operator]
     assert report["tiers"][-1]["weighted_f1"] > 0.95  # type: ignore[index]
@@ -352,6 +353,25 @@ def test_training_again_gives_the_same_models(
     cascade = load_cascade(tmp_path / "one")
     assert cascade.fast_tiers >= 1
     assert cascade.tiers[-1].depth == 10
+
+
+def test_limits_that_no_cascade_keeps_to_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "models.candidates.measured",
+        lambda task, recipe, sight, engine: dict.fromkeys(BATCHES, 50.0 * recipe.depth),
+    )
+    for module in ("composition_book", "training"):
+        monkeypatch.setattr(
+            f"models.{module}.cost_us", lambda ask, flows: dict.fromkeys(BATCHES, 50.0)
+        )
+    data = synthetic_dataset(200, classes=3, seed=4)
+    settings = TrainSettings(effort="quick", port=False, host=False, gate="margin")
+    report = train_on(data, tmp_path / "bundle", settings)
+    assert not report.met
+    card = " ".join((tmp_path / "bundle" / "card.md").read_text().split())
+    assert f"does both: this one takes {report.mean_cost_us:.1f} µs" in card
 
 
 def test_what_may_be_seen_can_be_told(tmp_path: Path) -> None:

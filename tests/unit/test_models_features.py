@@ -18,7 +18,6 @@ from models.features import (
 )
 from models.synthetic import synthetic_dataset
 
-
 EVERYTHING = Sight(port=True, host=True)
 
 
