@@ -131,7 +131,7 @@ def draw_pareto(table: Table, path: Path) -> None:
         color=_GREY,
         marker=".",
         linewidth=1.0,
-        label="one threshold for all tiers",
+        label="one threshold of confidence for all tiers, no gates",
     )
     for name, _, wait_ms, f1 in table.rows:
         if name != "sweep":
@@ -139,6 +139,7 @@ def draw_pareto(table: Table, path: Path) -> None:
     _scale_waits(axes)
     axes.set_xlabel("mean wait for packets, ms")
     axes.set_ylabel("weighted F1")
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
     axes.legend(loc="lower right")
     _save(figure, path)
 
