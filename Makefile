@@ -46,8 +46,9 @@ lab: install ## Make the embedded captures anew (root)
 
 LAB_RUNS := --captures lab/captures/train --labels lab/captures/train/labels.csv
 train: install ## Train the embedded bundles anew
-	$(BIN)/serveflow train $(LAB_RUNS) --out models/embedded
-	$(BIN)/serveflow train $(LAB_RUNS) --operating-point accurate --out models/embedded_accurate
+	$(BIN)/serveflow train $(LAB_RUNS) --gate margin --out models/embedded
+	$(BIN)/serveflow train $(LAB_RUNS) --gate margin --operating-point accurate \
+		--out models/embedded_accurate
 
 clean: ## Remove what was built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

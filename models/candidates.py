@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.errors import LabelsError
+from models.augmentation import augment
 from models.costs import COST_BATCH, cost_us
 from models.dataset import Dataset
 from models.engines import Engine
@@ -20,6 +22,8 @@ from models.metrics import f1_scores
 from models.zoo import Recipe
 
 __all__ = ["Candidate", "Task", "judge_candidate", "mean_candidate", "pareto", "task_of"]
+
+_Draw = Callable[[np.random.Generator], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
 
 _FEWEST_FLOWS = 10  # of a class
 _FEWEST_GROUPS = 2  # that hold a class: one to learn from, one to check with
@@ -68,7 +72,28 @@ class Task:
             bare = replace(self, data=self.data.without_host()).inputs(recipe, sight)[rows]
             inputs = np.concatenate([inputs, bare])
             true, groups = np.tile(true, 2), np.tile(groups, 2)
-        return recipe.fit(inputs, true, groups, len(self.classes), self.seed)
+        task = inputs, true, groups, len(self.classes), self.seed
+        if recipe.fit_drawn is None:
+            return recipe.fit(*task)
+        return recipe.fit_drawn(*task, self._draw(recipe, sight, rows))
+
+    def _draw(self, recipe: Recipe, sight: Sight, rows: npt.NDArray[np.bool_] | slice) -> _Draw:
+        """Return what changes the flows anew for each pass, in the order that ``fit`` has."""
+        data = self.data.select(np.arange(len(self.data))[rows])
+        seen = [data, data.without_host()] if sight.host else [data]
+
+        def draw(
+            rng: np.random.Generator,
+        ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+            changed = [augment(own.packets, own.offsets, rng) for own in seen]
+            inputs = [
+                see(recipe.inputs, packets, offsets, recipe.depth, sight)
+                for packets, offsets, _ in changed
+            ]
+            at = [row + i * len(data) for i, (_, _, row) in enumerate(changed)]
+            return np.concatenate(inputs), np.concatenate(at)
+
+        return draw
 
 
 @dataclass(frozen=True, slots=True, eq=False)

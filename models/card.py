@@ -17,6 +17,8 @@ NOT_GUARANTEED = (
     "what becomes of any one capture or any one class: all bounds are of means",
     "other networks: captures made elsewhere, or later, are not draws of the same kind",
     "that the deepest tier is right: losses are counted against it, not against the truth",
+    "the choice of tiers and gates: it was made on the same captures before thresholds were, so "
+    "that chance which favoured them favours these figures",
     "the bundle's own engines and calibration: cross-validation judged captures by tiers trained "
     "on the others, while the bundle's tiers were trained on all, and the calibration was fitted "
     "to the very flows that thresholds are chosen on",

@@ -51,6 +51,7 @@ class Cascade:
         fast_tiers: Leading tiers that judge packet 1 alone.
         max_wait_s: How long a flow waits for packets after its first (capture time).
         sees_host: A tier sees what the flow's host did before.
+        sees_port: A tier sees the responder's port.
         needs_header: A tier reads the packets' header bytes (:func:`flows.packet.packet_dtype`).
         model_version: Short digest of the bundle.
     """
@@ -67,6 +68,7 @@ class Cascade:
         self.fast_tiers = sum(tier.depth == 1 for tier in self.tiers)
         self.max_wait_s = contents.max_wait_s
         self.sees_host = any(tier.sight.host for tier in contents.tiers)
+        self.sees_port = any(tier.sight.port for tier in contents.tiers)
         self.needs_header = any(needs_header(tier.inputs) for tier in contents.tiers)
         self.model_version = contents.model_version
 

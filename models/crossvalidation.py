@@ -9,16 +9,19 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from flows.errors import SettingsError
 from models.cascade import NO_TIER, Tier, load_cascade
 from models.dataset import Dataset, Progress, load_dataset
 from models.evaluation import Evaluation, assess
 from models.evaluation_answers import Answers, Study, Way, study
 from models.evaluation_classes import read_families
+from models.evaluation_without import in_brief, ports
 from models.folds import grouped_folds
 from models.report import check_report_folder, write_report
 from models.train_report import TrainReport
@@ -37,6 +40,7 @@ def evaluate_training(
     label_column: str = "label",
     family_column: str | None = None,
     report: Path | None = None,
+    both_ports: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a way of training by :func:`cross_validate`.
@@ -49,13 +53,18 @@ def evaluate_training(
         label_column: Name of the label's column.
         family_column: Name of a column that gives each label's family.
         report: Folder for figures and a model card, see :func:`models.report.write_report`.
+        both_ports: Train for each fold without the responder's port, which is what all figures
+            are of, and once more with it, for :attr:`models.evaluation.Evaluation.ports`.
         progress: Told of each step.
 
     Raises:
         LabelsError: The labels cannot be read, fit too little of the captures, or a label has no
             family or two.
-        SettingsError: ``report`` holds something, or what draws figures is not installed.
+        SettingsError: ``report`` holds something, or what draws figures is not installed, or
+            ``both_ports`` are asked for by settings that leave no choice.
     """
+    if both_ports and (settings.port is not None or settings.preset != "search"):
+        raise SettingsError("--both-ports trains with and without: leave out --port and --preset")
     if report is not None:
         check_report_folder(report)
     family_of = None
@@ -70,11 +79,19 @@ def evaluate_training(
         with_header=settings.with_header,
         progress=progress,
     )
-    found, _ = cross_validate(data, settings, folds=folds, progress=progress)
+    other = None
+    if both_ports:
+        seeing = replace(settings, port=True)
+        other = in_brief(cross_validate(data, seeing, folds=folds, progress=progress)[0])
+        settings = replace(settings, port=False)
+    found, trained = cross_validate(data, settings, folds=folds, progress=progress)
+    seen = round(float(np.mean([one.with_port for one in trained])), 4)
+    by_port = ports(seen, in_brief(found), other, "trained")
     if report is not None:
         lasting = found.without_inference()
-        write_report(report, assess(lasting, data, family_of).to_dict(), lasting, found)
-    return assess(found, data, family_of)
+        result = assess(lasting, data, family_of, by_port=by_port).to_dict()
+        write_report(report, result, lasting, found)
+    return assess(found, data, family_of, by_port=by_port)
 
 
 def cross_validate(

@@ -152,6 +152,12 @@ class Dataset:
         packets["host"] = np.zeros((), HOST_DTYPE)
         return replace(self, packets=packets)
 
+    def without_port(self) -> Dataset:
+        """Return the same flows without their responders' ports."""
+        packets = self.packets.copy()
+        packets["responder_port"] = 0
+        return replace(self, packets=packets)
+
     def with_end_known(self) -> Dataset:
         """Return the same flows as one sees them who knows at once that a flow is over.
 

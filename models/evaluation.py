@@ -14,10 +14,10 @@ from models.evaluation_answers import Study, Way, study
 from models.evaluation_calibration import calibration
 from models.evaluation_classes import confusion, families, per_class, read_families
 from models.evaluation_escalation import escalation
-from models.evaluation_host import without_host
 from models.evaluation_intervals import intervals
 from models.evaluation_timeouts import LONG_FLOW_PACKETS, by_idle_timeout
 from models.evaluation_unknown import unknown
+from models.evaluation_without import in_brief, ports, without_host, without_port
 from models.metrics import WITHIN_MS, f1_scores
 from models.novelty import UNKNOWN
 from models.report import check_report_folder, write_report
@@ -74,7 +74,8 @@ class Evaluation:
         intervals: See :func:`models.evaluation_intervals.intervals`.
         escalation: See :func:`models.evaluation_escalation.escalation`.
         by_idle_timeout: See :func:`models.evaluation_timeouts.by_idle_timeout`.
-        without_host: See :func:`models.evaluation_host.without_host`; None: no tier sees hosts.
+        without_host: See :func:`models.evaluation_without.without_host`; None: no tier sees hosts.
+        ports: With the responder's port and without, see :func:`models.evaluation_without.ports`.
         unknown: See :func:`models.evaluation_unknown.unknown`; None: all labels are known.
         captures: Captures read.
         unlabelled: Flows without a label, left out.
@@ -96,6 +97,7 @@ class Evaluation:
     escalation: dict[str, Any] | None
     by_idle_timeout: list[dict[str, Any]]
     without_host: dict[str, Any] | None
+    ports: dict[str, Any] | None
     unknown: dict[str, Any] | None
     captures: int
     unlabelled: int
@@ -151,13 +153,16 @@ def evaluate(
     )
     found = study(cascade, data, progress)
     bare = without_host(cascade, data)
+    masked = without_port(cascade, data)
+    by_port = ports(float(cascade.sees_port), in_brief(found), masked)
     if report is not None:
         if progress is not None:
             progress("writing the report", 0, 1)
         # Measured times differ from run to run: they stand in a file of their own.
         lasting = found.without_inference()
-        write_report(report, assess(lasting, data, family_of, bare).to_dict(), lasting, found)
-    return assess(found, data, family_of, bare)
+        result = assess(lasting, data, family_of, bare, by_port).to_dict()
+        write_report(report, result, lasting, found)
+    return assess(found, data, family_of, bare, by_port)
 
 
 def assess(
@@ -165,6 +170,7 @@ def assess(
     data: Dataset,
     family_of: dict[str, str] | None = None,
     bare: dict[str, Any] | None = None,
+    by_port: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Sum a study up.
 
@@ -172,7 +178,8 @@ def assess(
         found: What was said of the flows.
         data: The flows.
         family_of: Family by label; None: families are left out.
-        bare: What :func:`models.evaluation_host.without_host` found.
+        bare: What :func:`models.evaluation_without.without_host` found.
+        by_port: What :func:`models.evaluation_without.ports` says.
 
     Raises:
         LabelsError: A label has no family.
@@ -194,6 +201,7 @@ def assess(
         escalation=escalation(found),
         by_idle_timeout=by_idle_timeout(found),
         without_host=bare,
+        ports=by_port,
         unknown=unknown(found),
         captures=data.captures,
         unlabelled=data.unlabelled,

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flows.packet import Array
 from models.calibration import calibration_error
 from models.cascade import NO_TIER
 from models.evaluation_answers import Study
 
-__all__ = ["by_chance", "calibration", "reliability"]
+__all__ = ["by_chance", "calibration", "debiased", "reliability"]
 
 _BINS = 15
 _DRAWS = 200
@@ -25,11 +26,11 @@ def calibration(study: Study) -> list[dict[str, Any]]:
     not what the same tier alone would show.
 
     Returns:
-        By tier: ``tier``, ``depth``, ``judged`` and ``answered`` flows,
-        ``expected_calibration_error``, ``mean_confidence`` and ``accuracy`` of those judged
-        (None: none), ``by_chance``, see :func:`by_chance`, ``expected_calibration_error_alone``
-        of the same tier asked of all flows that have its packets, and ``bins``, see
-        :func:`reliability`.
+        By tier: ``tier``, ``depth``; ``flows`` that have its packets, and ``ece``, the expected
+        calibration error of the tier alone on all of those; ``asked``, how many of them it judges
+        in the cascade, and ``answered``, how many it answers; of those asked (None: none)
+        ``ece_asked``, ``by_chance``, see :func:`by_chance`, ``rms_asked_debiased``, see
+        :func:`debiased`, ``mean_confidence``, ``accuracy`` and ``bins``, see :func:`reliability`.
     """
     found = []
     for t, tier in enumerate(study.tiers):
@@ -43,13 +44,15 @@ def calibration(study: Study) -> list[dict[str, Any]]:
             {
                 "tier": tier.name,
                 "depth": tier.depth,
-                "judged": len(right),
+                "flows": int(alone.sum()),
+                "ece": round(calibration_error(*own, _BINS), 4) if alone.any() else None,
+                "asked": len(right),
                 "answered": int((study.cascade.tier == t).sum()),
-                "expected_calibration_error": (
+                "ece_asked": (
                     round(calibration_error(confidence, right, _BINS), 4) if some else None
                 ),
                 "by_chance": by_chance(confidence) if some else None,
-                "expected_calibration_error_alone": round(calibration_error(*own, _BINS), 4),
+                "rms_asked_debiased": round(debiased(confidence, right), 4) if some else None,
                 "mean_confidence": round(float(confidence.mean()), 4) if some else None,
                 "accuracy": round(float(right.mean()), 4) if some else None,
                 "bins": reliability(confidence, right),
@@ -85,6 +88,30 @@ def by_chance(
     }
 
 
+def debiased(
+    confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], bins: int = _BINS
+) -> float:
+    """Return the root mean square calibration error, less what chance adds to its square.
+
+    A bin's gap between confidence and accuracy, squared, is too great by the variance of its
+    accuracy on average; that is taken off (Kumar, Liang and Ma 2019, *Verified Uncertainty
+    Calibration*). As a root mean square it is at least as great as the mean gap that
+    :func:`models.calibration.calibration_error` returns, chance left out of both. A bin of one
+    flow tells nothing of its variance and counts as 0; so does a sum below 0.
+
+    Args:
+        confidence: float32 ``[n]``, within [0, 1]; at least one.
+        right: Whether each label was right, ``[n]``.
+        bins: How many, of equal width.
+    """
+    flows, sums, hits = _binned(confidence, right, bins)
+    some = flows > 1
+    flows, sums, hits = flows[some], sums[some], hits[some]
+    accuracy = hits / flows
+    squares = (sums / flows - accuracy) ** 2 - accuracy * (1.0 - accuracy) / (flows - 1)
+    return float(np.sqrt(max(float(flows @ squares) / len(right), 0.0)))
+
+
 def reliability(
     confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], bins: int = _BINS
 ) -> list[dict[str, Any]]:
@@ -98,17 +125,23 @@ def reliability(
     Returns:
         By bin: its bounds ``low`` and ``high``, ``flows``, mean ``confidence``, ``accuracy``.
     """
-    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    flows = np.bincount(at, minlength=bins)
-    mean = np.bincount(at, weights=confidence.astype(np.float64), minlength=bins)
-    hits = np.bincount(at, weights=right, minlength=bins)
+    flows, sums, hits = _binned(confidence, right, bins)
     return [
         {
             "low": round(b / bins, 4),
             "high": round((b + 1) / bins, 4),
             "flows": int(flows[b]),
-            "confidence": round(float(mean[b] / flows[b]), 4),
+            "confidence": round(float(sums[b] / flows[b]), 4),
             "accuracy": round(float(hits[b] / flows[b]), 4),
         }
         for b in np.flatnonzero(flows).tolist()
     ]
+
+
+def _binned(
+    confidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], bins: int
+) -> tuple[Array, Array, Array]:
+    """Return the flows of each bin, the sum of their confidence, and how many were right."""
+    at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    sums = np.bincount(at, weights=confidence.astype(np.float64), minlength=bins)
+    return np.bincount(at, minlength=bins), sums, np.bincount(at, weights=right, minlength=bins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_drawing",
     "draw_confusion",
+    "draw_curve",
     "draw_latency",
     "draw_pareto",
     "draw_reliability",
@@ -27,6 +28,13 @@ _COLOURS = {"cascade": "#0072b2", "fast_only": "#e69f00", "slow_only": "#d55e00"
 """Okabe and Ito 2008: told apart by everyone."""
 
 _GREY = "#888888"
+_PRICES = {
+    "max_f1_loss": ("typical_wait_ms", "typical wait for packets, ms", 1.0),
+    "within_16ms": ("within_16ms", "flows that wait for 16 ms at most, %", 100.0),
+    "max_escalation": ("escalated", "flows that go beyond packet 1, %", 100.0),
+}
+"""Of a goal of tuning: what is traded for the loss, and by what it is multiplied."""
+
 _NAMES = {"cascade": "cascade", "fast_only": "fast only", "slow_only": "slow only"}
 
 
@@ -123,7 +131,7 @@ def draw_pareto(table: Table, path: Path) -> None:
         color=_GREY,
         marker=".",
         linewidth=1.0,
-        label="one threshold for all tiers",
+        label="one threshold of confidence for all tiers, no gates",
     )
     for name, _, wait_ms, f1 in table.rows:
         if name != "sweep":
@@ -131,7 +139,37 @@ def draw_pareto(table: Table, path: Path) -> None:
     _scale_waits(axes)
     axes.set_xlabel("mean wait for packets, ms")
     axes.set_ylabel("weighted F1")
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.005))
     axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def draw_curve(report: dict[str, Any], path: Path) -> None:
+    """Draw the trade-off curve of :meth:`models.tune_report.TuneReport.to_dict`.
+
+    Loss and its bound against what the goal trades for them.
+    """
+    name, text, scale = _PRICES[report["goal"]]
+    figure = _figure(7.0, 4.2)
+    axes = figure.add_subplot()
+    points = sorted(report["curve"], key=lambda one: float(one[name]))
+    prices = [scale * point[name] for point in points]
+    for key, label, colour in (
+        ("loss_bound", "upper bound of the loss (one-sided 90 %)", _COLOURS["slow_only"]),
+        ("loss", "loss of weighted F1", _COLOURS["cascade"]),
+    ):
+        losses = [100.0 * point[key] for point in points]
+        axes.plot(prices, losses, color=colour, marker=".", linewidth=1.0, label=label)
+        for point, price, loss in zip(points, prices, losses, strict=True):
+            if point["chosen"] or point["current"]:
+                mark = "o" if point["chosen"] else "s"
+                axes.scatter([price], [loss], s=60, color=colour, marker=mark, zorder=3)
+    axes.axhline(0.0, color=_GREY, linestyle=":", linewidth=1.0)
+    if name == "typical_wait_ms":
+        _scale_waits(axes)
+    axes.set_xlabel(f"{text} (round: chosen; square: the bundle as it was)")
+    axes.set_ylabel("points lost against the deepest tier")
+    axes.legend()
     _save(figure, path)
 
 

@@ -8,12 +8,22 @@ of one setting after the other. The unit is a capture: flows of one capture are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PATH", "certified", "fewest_units", "group_losses", "hoeffding_bentkus", "least_risk"]
+from models.yardstick import Judgements, route
+
+__all__ = [
+    "PATH",
+    "certified",
+    "fewest_units",
+    "group_losses",
+    "hoeffding_bentkus",
+    "least_risk",
+    "path_losses",
+]
 
 PATH = (
     0.999,
@@ -89,6 +99,30 @@ def group_losses(
     _, at = np.unique(groups, return_inverse=True)
     lost = np.bincount(at, weights=right_deepest.astype(np.float64) - right) / np.bincount(at)
     return np.asarray(np.clip(lost, 0.0, 1.0))
+
+
+def path_losses(
+    true: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    tiers: Sequence[Judgements],
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield what each group loses by a cascade, for each threshold of :data:`PATH` in its order.
+
+    Args:
+        true: Class of each flow, int64 ``[n]``.
+        groups: Group of each flow, int64 ``[n]``.
+        sizes: Packets of each flow that count, int64 ``[n]``.
+        tiers: What each tier says, shallowest first.
+
+    Returns:
+        See :func:`group_losses`.
+    """
+    rows = np.arange(len(true))
+    labels = np.stack([tier.labels for tier in tiers])
+    for threshold in PATH:
+        said = labels[route(tiers, sizes, (threshold,) * (len(tiers) - 1)), rows]
+        yield group_losses(said == true, labels[-1] == true, groups)
 
 
 def fewest_units(risk: float, confidence: float) -> int:

@@ -146,6 +146,27 @@ def _scores(result: dict[str, Any]) -> Iterator[str]:
             ),
         )
         yield ""
+    yield from _less_seen(result)
+
+
+def _less_seen(result: dict[str, Any]) -> Iterator[str]:
+    """Tell of ports, and of flows without their hosts' histories."""
+    found = {}
+    if result["ports"] is not None:
+        yield f"Ports: {result['ports']['how']}.\n"
+        for name in ("with", "without"):
+            found[f"{name} the responder's port"] = result["ports"][name] or {}
+    if result["without_host"] is not None:
+        found["without the hosts' histories"] = result["without_host"]
+    rows = [
+        (f"{_NAMES[key]}, {what}", _f1(own["weighted_f1"]), _f1(own["macro_f1"]),
+         _percent(own["waited_at_most_16ms"]))
+        for what, ways in found.items()
+        for key, own in ways.items()
+    ]  # fmt: skip
+    if rows:
+        yield from _table(("", "weighted F1", "macro F1", "≤ 16 ms"), rows)
+        yield ""
 
 
 def _choice(result: dict[str, Any]) -> Iterator[str]:
@@ -204,19 +225,28 @@ def _timeout_rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 def _detail(result: dict[str, Any]) -> Iterator[str]:
     yield "## Confidence\n"
     yield from _table(
-        ("tier", "judged", "answered", "expected calibration error", "confidence", "accuracy"),
+        ("tier", "flows", "ECE", "asked", "answered", "ECE asked", "if perfect", "debiased",
+         "confidence", "accuracy"),
         (
             (
                 tier["tier"],
-                f"{tier['judged']:,}",
+                f"{tier['flows']:,}",
+                _f1(tier["ece"]),
+                f"{tier['asked']:,}",
                 f"{tier['answered']:,}",
-                *(
-                    _f1(tier[name])
-                    for name in ("expected_calibration_error", "mean_confidence", "accuracy")
-                ),
+                _f1(tier["ece_asked"]),
+                _f1((tier["by_chance"] or {}).get("mean")),
+                _f1(tier["rms_asked_debiased"]),
+                _f1(tier["mean_confidence"]),
+                _f1(tier["accuracy"]),
             )
             for tier in result["calibration"]
         ),
+    )  # fmt: skip
+    yield (
+        "\nECE: expected calibration error, of the tier alone on all flows that have its packets, "
+        "and on those that it is asked about in the cascade; if perfect: what the latter would be "
+        "by chance, were every confidence true; debiased: its root mean square less that chance."
     )
     yield "\n![Reliability of each tier](reliability.png)\n\n## Classes\n"
     yield from _table(

@@ -79,6 +79,8 @@ class TrainReport:
         skipped: What was left out, as time had run out.
         with_port: Whether the tiers see the responder's port.
         with_host: Whether the tiers see what the flow's host did before.
+        by_port: Weighted F1 of the same models ``with`` the responder's port and ``without``, by
+            their names, on captures that they were not trained on; none if no port can be seen.
         gate: What their thresholds are compared with, see :mod:`models.gates`.
         by_gate: Share of flows within 16 ms and typical wait (ms), by kind of gate.
         early: Expected share of flows that are answered before the deepest tier.
@@ -87,6 +89,7 @@ class TrainReport:
         within_16ms: Expected share of flows that wait for packets for 16 ms at most.
         escalated: Expected share of flows that are answered behind packet 1.
         mean_cost_us: Expected model time of a flow, microseconds.
+        met: Whether the operating point's limits of loss and cost are both kept to.
         seconds: How long it took, after the captures had been read.
     """
 
@@ -103,6 +106,7 @@ class TrainReport:
     skipped: tuple[str, ...]
     with_port: bool
     with_host: bool
+    by_port: dict[str, dict[str, float]]
     gate: str
     by_gate: dict[str, tuple[float, float]]
     early: float
@@ -111,6 +115,7 @@ class TrainReport:
     within_16ms: float
     escalated: float
     mean_cost_us: float
+    met: bool
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +148,7 @@ on here. Other networks differ: evaluate on your own before you rely on it.
 {tiers}
 
 Tried, with the weighted F1 of each: {candidates}.
-
+{ports}
 ## Ways to tell how sure a tier is
 
 Area under the risk-coverage curve (less is better): the share of wrong answers among the surest
@@ -184,4 +189,16 @@ def card_text(report: TrainReport) -> str:
         tiers="\n".join(rows),
         uncertainty="\n".join(uncertainty),
         candidates=", ".join(f"{one.name} {one.weighted_f1:.4f}" for one in report.candidates),
+        ports=_ports_text(report.by_port),
     )
+
+
+def _ports_text(by_port: dict[str, dict[str, float]]) -> str:
+    if not by_port:
+        return ""
+    told = [
+        f"{name} the responder's port: "
+        + ", ".join(f"{model} {f1:.4f}" for model, f1 in own.items())
+        for name, own in by_port.items()
+    ]
+    return f"\nWeighted F1 {'; '.join(told)}.\n"

@@ -28,7 +28,7 @@ from models.costs import COST_BATCH, cost_us
 from models.dataset import Dataset, Progress, load_dataset
 from models.features import Sight
 from models.gates import assurance
-from models.goals import NEVER
+from models.goals import NEVER, Assignment
 from models.inputs import see
 from models.metrics import accuracy, f1_scores
 from models.novelty_training import novelty_of
@@ -200,7 +200,24 @@ def _choose_sight(
             break
         sight, best = replace(sight, **{most: True}), trials[most]
         open_to.remove(most)
+    other = replace(sight, port=not sight.port)
+    if all(one.sight != other for one in every):  # for the report alone
+        every += judged(share, other)
     return every, sight, share
+
+
+def _by_port(candidates: list[Candidate], sight: Sight) -> dict[str, dict[str, float]]:
+    """Return weighted F1 with the responder's port and without, where both were tried."""
+    found = {}
+    for name, port in (("with", True), ("without", False)):
+        seen = [one for one in candidates if one.sight == replace(sight, port=port)]
+        found[name] = {one.recipe.name: round(one.weighted_f1, 4) for one in seen}
+    both = set(found["with"]) & set(found["without"])
+    return {
+        name: {recipe: own[recipe] for recipe in own if recipe in both}
+        for name, own in found.items()
+        if both
+    }
 
 
 def _judge_all(
@@ -319,6 +336,7 @@ def _write(
         skipped=skipped,
         with_port=models[0].sight.port,
         with_host=models[0].sight.host,
+        by_port=_by_port(judged, models[0].sight),
         gate=models[0].gate.kind,
         by_gate={
             kind: (round(found.within_16ms, 4), round(found.typical_wait_ms, 2))
@@ -330,12 +348,13 @@ def _write(
         within_16ms=round(assignment.within_16ms, 4),
         escalated=round(assignment.escalated, 4),
         mean_cost_us=round(assignment.cost_us, 2),
+        met=settings.goal.met(assignment),
         seconds=0.0,
     )
     section = operating_point(
         assignment,
         [(model.name, model.depth) for model in models],
-        wanted=_wanted(settings),
+        wanted=_wanted(settings) + _unmet(settings, assignment),
         guaranteed=bounded_text(report.groups),
         flows=report.flows,
         groups=report.groups,
@@ -365,6 +384,16 @@ def _wanted(settings: TrainSettings) -> str:
         f"`{settings.operating_point}`, chosen by training: the shortest waits at which the loss "
         f"of weighted F1 and of accuracy is bounded by {100 * settings.max_f1_loss:g} percentage "
         f"points{limit}. `serveflow tune` chooses anew, without training."
+    )
+
+
+def _unmet(settings: TrainSettings, found: Assignment) -> str:
+    """Return a warning where no cascade keeps to both limits: then cost comes before loss."""
+    if settings.goal.met(found):
+        return ""
+    return (
+        f" No cascade of these models does both: this one takes {found.cost_us:.1f} µs, at a bound "
+        f"of {100 * found.loss_bound:.2f} points."
     )
 
 

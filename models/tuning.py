@@ -29,11 +29,11 @@ from models.goals import (
     Threshold,
     WithinGoal,
 )
-from models.guarantee import PATH, certified, fewest_units, group_losses, least_risk
+from models.guarantee import PATH, certified, fewest_units, least_risk, path_losses
 from models.resampling import CONFIDENCE
 from models.tune_report import Guarantee, TuneReport, curve, front, point, spread
 from models.validation import Validation
-from models.yardstick import Yardstick, route
+from models.yardstick import Yardstick
 
 __all__ = ["Guarantee", "TuneReport", "goal_of", "tune"]
 
@@ -190,14 +190,7 @@ def _guaranteed(
             "Nothing was written: train on more captures, or leave out --guarantee for the bound "
             "on resampled captures, which is no guarantee"
         )
-    rows = np.arange(len(kept.true))
-    labels = np.stack([tier.labels for tier in kept.tiers])
-    path = [(threshold,) * (len(kept.tiers) - 1) for threshold in PATH]
-    deepest = labels[-1] == kept.true
-    losses = []
-    for thresholds in path:
-        said = labels[route(kept.tiers, kept.sizes, thresholds), rows]
-        losses.append(group_losses(said == kept.true, deepest, kept.groups))
+    losses = list(path_losses(kept.true, kept.groups, kept.sizes, kept.tiers))
     passed = certified(losses, risk, CONFIDENCE)
     if not passed:
         raise SettingsError(
@@ -205,7 +198,7 @@ def _guaranteed(
             f"{100.0 * losses[0].mean():.2f} points in the mean even with thresholds of {PATH[0]}. "
             "Nothing was written: allow more loss, or train on more captures"
         )
-    seen = [yardstick.measure(thresholds) for thresholds in path]
+    seen = [yardstick.measure((threshold,) * (len(kept.tiers) - 1)) for threshold in PATH]
     # All that passed are guaranteed together, so that any of them may be chosen.
     cheap = [i for i in range(len(passed)) if seen[i].cost_us <= goal.max_cost_us]
     if not cheap:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from models.engines import Engine, MeanEngine
 
 __all__ = ["DEPTHS", "EFFORTS", "Effort", "Recipe", "extra_trees", "paper_zoo", "quick_zoo", "zoo"]
 
-DEPTHS = (1, 2, 3, 5, 10)
+DEPTHS = (1, 2, 3, 4, 5, 10)
 """First packets that tiers may judge."""
 
 Effort = Literal["quick", "standard", "full"]
@@ -22,8 +22,15 @@ EFFORTS: tuple[Effort, ...] = ("quick", "standard", "full")
 
 Share = float | Literal["sqrt"] | None
 
+_Kind = Literal["mlp", "cnn", "gru", "transformer"]
+
 _Fit = Callable[
     [npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64], int, int], Engine
+]
+
+_Draw = Callable[[np.random.Generator], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]
+_FitDrawn = Callable[
+    [npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64], int, int, _Draw], Engine
 ]
 
 
@@ -38,6 +45,9 @@ class Recipe:
         fit: Trains it on inputs, classes, groups, the number of classes and a seed.
         parts: Recipes whose mean it is; then it is not trained itself.
         alone: Whether it must not be trained in one process with another at the same time.
+        fit_drawn: Trains it like ``fit`` in passes over flows that are drawn for each, see
+            :data:`models.networks_training.Draw`: changed as another network would have shown
+            them. None: it learns from flows as they are.
     """
 
     name: str
@@ -46,6 +56,7 @@ class Recipe:
     fit: _Fit
     parts: tuple[Recipe, ...] = ()
     alone: bool = False
+    fit_drawn: _FitDrawn | None = None
 
 
 def quick_zoo(share: Share) -> tuple[Recipe, ...]:
@@ -72,8 +83,8 @@ def zoo(effort: Effort, share: Share, *, costly: bool) -> tuple[Recipe, ...]:
     found = list(quick_zoo(share))
     if effort == "quick":
         return tuple(found)
-    found += [extra_trees(depth, 60, share) for depth in (1, 2)]
-    for depth in (10, 2, 1, 3, 5) if costly or effort == "full" else (10, 5):
+    found += [extra_trees(depth, 60, share) for depth in (1, 2, 4)]
+    for depth in (10, 2, 1, 3, 5, 4) if costly or effort == "full" else (10, 5):
         forest, boosted = extra_trees(depth, 60, share), light_gbm(depth)
         found += [forest, boosted, mean(forest, boosted)]
     found = list({one.name: one for one in found}.values())
@@ -84,6 +95,7 @@ def zoo(effort: Effort, share: Share, *, costly: bool) -> tuple[Recipe, ...]:
     found += [xgboost(10), xgboost(1), extra_trees(10, 20, share)]
     found += [network("mlp", depth) for depth in (10, 1)]
     found += [network(kind, 10) for kind in ("cnn", "gru", "transformer")]
+    found += [augmented(network(kind, 10), kind) for kind in ("mlp", "cnn", "gru", "transformer")]
     return tuple(found)
 
 
@@ -221,7 +233,7 @@ def xgboost(depth: int) -> Recipe:
     return Recipe(f"xgboost@{depth}", depth, "columns", fit)
 
 
-def network(kind: Literal["mlp", "cnn", "gru", "transformer"], depth: int) -> Recipe:
+def network(kind: _Kind, depth: int) -> Recipe:
     """Return a neural network, see :mod:`models.networks`."""
 
     def fit(
@@ -238,6 +250,29 @@ def network(kind: Literal["mlp", "cnn", "gru", "transformer"], depth: int) -> Re
     # torch draws from one generator per process, and sets its threads for all.
     form = "columns" if kind == "mlp" else "sequence"
     return Recipe(f"{kind}@{depth}", depth, form, fit, alone=True)
+
+
+def augmented(recipe: Recipe, kind: _Kind) -> Recipe:
+    """Return a network that learns from flows with losses, other gaps and early ends.
+
+    See :mod:`models.augmentation`. Whether that helps is for validation to say.
+    """
+
+    def fit_drawn(
+        inputs: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        groups: npt.NDArray[np.int64],
+        classes: int,
+        seed: int,
+        draw: _Draw,
+    ) -> Engine:
+        from models.networks import NetworkSettings, fit_network
+
+        settings = NetworkSettings(seed=seed)
+        return fit_network(kind, inputs, labels, groups, classes, settings, draw=draw)
+
+    name, _, depth = recipe.name.partition("@")
+    return replace(recipe, name=f"{name}-augmented@{depth}", fit_drawn=fit_drawn)
 
 
 def mean(first: Recipe, second: Recipe) -> Recipe:

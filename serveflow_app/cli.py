@@ -247,6 +247,14 @@ def evaluate(
     port: SeesPort = None,
     host: SeesHost = None,
     preset: Preset = "search",
+    both_ports: Annotated[
+        bool,
+        typer.Option(
+            "--both-ports",
+            help="With --folds: train for each fold without the responder's port, which all "
+            "figures are of, and once more with it, to show both. Takes twice as long.",
+        ),
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Compare the cascade with its fast and its slow tiers alone, on labelled captures.
@@ -262,15 +270,16 @@ def evaluate(
         "preset": preset,
     }
     if unknown_classes:
-        if bundle is not None or folds is None or family_column is not None or report is not None:
+        told = (bundle, family_column, report, both_ports or None)
+        if folds is None or any(value is not None for value in told):
             raise SettingsError(
-                "--unknown-classes goes with --folds, and with neither --bundle, --family-column "
-                "nor --report"
+                "--unknown-classes goes with --folds, and with none of --bundle, --family-column, "
+                "--report and --both-ports"
             )
         commands.evaluate_unknown(folds, (captures, labels, label_column), options, json_output)
         return
     where = (captures, labels, label_column, family_column, report)
-    commands.evaluate(bundle, folds, where, options, json_output)
+    commands.evaluate(bundle, folds, where, options, both_ports, json_output)
 
 
 @app.command()
@@ -334,7 +343,11 @@ def tune(
         ),
     ] = False,
     curve: Annotated[
-        Path | None, typer.Option(help="Write the trade-off curve here, as CSV.")
+        Path | None,
+        typer.Option(
+            help="Write the trade-off curve here, as CSV; if the name ends in .png, as a picture "
+            "with the CSV beside it."
+        ),
     ] = None,
     json_output: Json = False,
 ) -> None:

@@ -187,6 +187,7 @@ def evaluate(
     folds: int | None,
     where: tuple[Path, Path, str, str | None, Path | None],
     options: dict[str, Any],
+    both_ports: bool,
     as_json: bool,
 ) -> None:
     """Compare the cascade with its tiers alone: a bundle's, or one trained for each fold."""
@@ -196,7 +197,9 @@ def evaluate(
 
     if (bundle is None) == (folds is None):
         raise SettingsError("give either --bundle, to evaluate it, or --folds, to train anew")
-    if bundle is not None and any(value for value in options.values() if value != "search"):
+    if bundle is not None and (
+        both_ports or any(value for value in options.values() if value != "search")
+    ):
         raise SettingsError("options of training go with --folds: a bundle is trained already")
     captures, labels, label_column, family_column, report = where
     with progress_bar() as bar:
@@ -215,6 +218,7 @@ def evaluate(
             found = evaluate_bundle(bundle_folder(bundle), captures, labels, **common)
         else:
             settings = train_settings(**options)
+            common["both_ports"] = both_ports
             found = evaluate_training(captures, labels, settings, folds=folds or 0, **common)
     result = found.to_dict()
     if as_json:
@@ -269,6 +273,7 @@ def tune(
     as_json: bool,
 ) -> None:
     """Move a bundle to another operating point."""
+    from models.figures import check_drawing, draw_curve
     from models.tuning import goal_of
     from models.tuning import tune as tune_bundle
     from serveflow_app.tune_table import curve_table, write_curve
@@ -276,11 +281,15 @@ def tune(
     goal = goal_of(**goals)
     if curve is not None and not curve.parent.is_dir():
         raise SettingsError(f"--curve {curve}: there is no folder {curve.parent}")
+    if curve is not None and curve.suffix == ".png":
+        check_drawing()
     with messages.status("weighing thresholds …"):
         report = tune_bundle(bundle_folder(bundle), out, goal, **how)
     result = report.to_dict()
     if curve is not None:
-        write_curve(result, curve)
+        write_curve(result, curve.with_suffix(".csv") if curve.suffix == ".png" else curve)
+    if curve is not None and curve.suffix == ".png":
+        draw_curve(result, curve)
     if as_json:
         emit_json(result)
         return

@@ -12,6 +12,7 @@ from serveflow_app.output import plain_table
 
 __all__ = ["evaluation_tables", "unknown_tables"]
 
+_BRIEF = ("weighted F1", "macro F1", "wait ≤ 16 ms")
 _WAYS = {"cascade": "cascade", "fast_only": "fast only", "slow_only": "slow only"}
 
 
@@ -26,6 +27,8 @@ def evaluation_tables(result: dict[str, Any]) -> Iterator[Table]:
         yield _escalation(result["escalation"])
     if result["without_host"] is not None:
         yield _without_host(result["without_host"])
+    if result["ports"] is not None:
+        yield _ports(result["ports"])
     if result["unknown"] is not None:
         yield _unknown(result["unknown"])
     yield _timeouts(result["by_idle_timeout"])
@@ -113,16 +116,26 @@ def _escalation(found: dict[str, Any]) -> Table:
 def _without_host(found: dict[str, Any]) -> Table:
     table = plain_table(
         "the same flows without their hosts' histories, as third parties would submit them",
-        ("", "weighted F1", "macro F1", "wait ≤ 16 ms"),
+        ("", *_BRIEF),
     )
     for key, own in found.items():
-        table.add_row(
-            _WAYS[key],
-            _f1(own["weighted_f1"]),
-            _f1(own["macro_f1"]),
-            _percent(own["waited_at_most_16ms"]),
-        )
+        table.add_row(_WAYS[key], *_in_brief(own))
     return table
+
+
+def _ports(found: dict[str, Any]) -> Table:
+    table = plain_table(f"ports: {found['how']}", ("", *_BRIEF))
+    for name in ("with", "without"):
+        for key, own in (found[name] or {}).items():
+            table.add_row(f"{_WAYS[key]}, {name} the responder's port", *_in_brief(own))
+    if found["with"] is found["without"] is None:
+        table.add_row(f"{found['seen']:.0%} of the cascades see the responder's port", "", "", "")
+    return table
+
+
+def _in_brief(own: dict[str, Any]) -> tuple[str, ...]:
+    scores = _f1(own["weighted_f1"]), _f1(own["macro_f1"])
+    return (*scores, _percent(own["waited_at_most_16ms"]))
 
 
 def _unknown(found: dict[str, Any]) -> Table:
@@ -172,17 +185,21 @@ def _timeouts(found: list[dict[str, Any]]) -> Table:
 def _calibration(found: list[dict[str, Any]]) -> Table:
     table = plain_table(
         "confidence of the tiers in the cascade",
-        ("tier", "judged", "answered", "calibration error", "if perfect", "confidence", "accuracy"),
+        ("tier", "flows", "ECE", "asked", "final", "ECE asked", "chance", "debiased"),
+        "ECE: expected calibration error, of the tier alone on all flows that have its packets, "
+        "and of those that it is asked about; final: answers; chance: what a perfect tier would "
+        "show on these; debiased: the root mean square less chance",
     )
     for tier in found:
         table.add_row(
             escape(tier["tier"]),
-            f"{tier['judged']:,}",
+            f"{tier['flows']:,}",
+            _f1(tier["ece"]),
+            f"{tier['asked']:,}",
             f"{tier['answered']:,}",
-            _f1(tier["expected_calibration_error"]),
+            _f1(tier["ece_asked"]),
             _f1((tier["by_chance"] or {}).get("mean")),
-            _f1(tier["mean_confidence"]),
-            _f1(tier["accuracy"]),
+            _f1(tier["rms_asked_debiased"]),
         )
     return table
 

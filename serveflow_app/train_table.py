@@ -147,12 +147,17 @@ def _whole(result: dict[str, Any]) -> Table:
          f"{len(result['classes'])} classes; {result['unlabelled']:,} without a label left out"),
         ("left out, too rare", escape(dropped) or "none"),
         ("sees beyond headers", " and ".join(seen) or "nothing"),
+        *((f"weighted F1 {name} the responder's port", ", ".join(
+            f"{escape(model)} {f1:.4f}" for model, f1 in own.items()))
+          for name, own in result["by_port"].items()),
         ("answered before the deepest tier", f"{result['early']:.1%}"),
         ("within 16 ms of the first packet", f"{result['within_16ms']:.1%}"),
         ("beyond packet 1 (escalated)", f"{result['escalated']:.1%}"),
         ("models take, on average", f"{result['mean_cost_us']:,.1f} µs of a flow"),
         ("F1 lost against the deepest tier", f"{100 * result['loss']:+.2f} points, bound "
          f"{100 * result['loss_bound']:+.2f} (of F1 or accuracy, one-sided 90 %)"),
+        *([] if result["met"] else [("not reached", "no cascade keeps to both limits of loss and "
+         "cost; then cost comes first: --operating-point accurate has no limit of cost")]),
         ("took", f"{result['seconds']:,.0f} s and {result['peak_memory_mib']:,.0f} MiB at most"),
     ):  # fmt: skip
         table.add_row(name, value)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from flows.errors import SettingsError
+from serveflow_app.output import plain_table
 
 __all__ = ["curve_table", "write_curve"]
 
@@ -21,30 +22,24 @@ _FIGURES = (
 
 def curve_table(report: dict[str, Any]) -> Table:
     """Return a table of :meth:`models.tune_report.TuneReport.to_dict`."""
-    table = Table(
-        title=f"{report['tuned_from']} → {report['model_version']}: what waiting less costs",
-        caption="loss: weighted F1 against the deepest tier alone, percentage points; bound: of it "
-        "or of accuracy, the greater, one-sided 90 %; wait: for packets; models: what they take "
-        "of a flow on average, where they were trained",
-        title_justify="left",
-        caption_justify="left",
+    table = plain_table(
+        f"{report['tuned_from']} → {report['model_version']}: what waiting less costs",
+        ("", "early", "≤ 16 ms", "beyond 1", "loss", "bound", "wait", "typical", "models"),
+        "early (before the deepest tier), ≤ 16 ms, beyond packet 1: % of the flows; loss: weighted "
+        "F1 against the deepest tier alone, percentage points; bound: of it or of accuracy, the "
+        "greater, one-sided 90 %; wait: ms for packets, mean and geometric mean; models: µs that "
+        "they take of a flow on average, where they were trained",
     )
-    table.add_column("")
-    for name in ("early", "≤ 16 ms", "escalated", "loss", "bound", "wait mean", "wait typical",
-                 "models"):  # fmt: skip
-        table.add_column(name, justify="right")
     for point in report["curve"]:
         marks = [name for key, name in (("chosen", "chosen"), ("current", "was")) if point[key]]
         table.add_row(
             ", ".join(marks),
-            f"{point['early']:.1%}",
-            f"{point['within_16ms']:.1%}",
-            f"{point['escalated']:.1%}",
+            *(f"{100 * point[name]:.1f}" for name in ("early", "within_16ms", "escalated")),
             f"{100 * point['loss']:+.2f}",
             f"{100 * point['loss_bound']:+.2f}",
-            f"{point['mean_wait_ms']:,.1f} ms",
-            f"{point['typical_wait_ms']:,.1f} ms",
-            f"{point['cost_us']:,.1f} µs" if point["cost_us"] else "-",
+            f"{point['mean_wait_ms']:,.0f}",
+            f"{point['typical_wait_ms']:,.1f}",
+            f"{point['cost_us']:,.1f}" if point["cost_us"] else "-",
             style="bold green" if point["chosen"] else None,
         )
     return table

@@ -11,7 +11,7 @@ from rich.console import Console
 from models.cascade import load_cascade
 from models.evaluation import assess
 from models.evaluation_answers import study
-from models.evaluation_host import without_host
+from models.evaluation_without import ports, without_host
 from models.synthetic import synthetic_bundle, synthetic_dataset
 from serveflow_app.evaluation_tables import evaluation_tables
 
@@ -36,6 +36,22 @@ def test_tables_for_which_there_is_nothing_to_say_are_left_out(result: dict[str,
     assert "weighted F1" in text
     assert "AUROC" not in text
     assert "histories" not in text
+
+
+def test_figures_with_the_port_and_without_are_shown(result: dict[str, Any]) -> None:
+    own = {"weighted_f1": 0.7123, "macro_f1": 0.6, "waited_at_most_16ms": 0.5}
+    other = {**own, "weighted_f1": 0.3456}
+    both = ports(1.0, {"cascade": own, "slow_only": own}, {"cascade": other, "slow_only": other})
+    text = shown({**result, "ports": both})
+    assert "cascade, with the responder's port 0.712" in text
+    assert "cascade, without the responder's port 0.346" in text
+    assert "hidden from them" in text
+    alone = shown({**result, "ports": ports(0.0, {"cascade": own, "slow_only": own})})
+    assert "cascade, without the responder's port 0.712" in alone
+    assert "trained without" in alone
+    mixed = ports(0.6, {"cascade": own, "slow_only": own})
+    assert (mixed["with"], mixed["without"]) == (None, None)
+    assert "60% of the cascades see" in shown({**result, "ports": mixed})
 
 
 def test_unknown_flows_and_flows_without_histories_are_shown(result: dict[str, Any]) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from flows.errors import SettingsError
+from models import crossvalidation
 from models.cascade import NO_TIER, load_cascade
-from models.crossvalidation import cross_validate, pooled
+from models.crossvalidation import cross_validate, evaluate_training, pooled
+from models.dataset import Dataset
 from models.evaluation import assess
-from models.evaluation_answers import study
-from models.evaluation_host import without_host
+from models.evaluation_answers import Study, study
+from models.evaluation_without import without_host, without_port
 from models.synthetic import synthetic_bundle, synthetic_dataset
 from models.training import TrainSettings
 
@@ -57,8 +63,40 @@ def test_cascades_with_other_tiers_are_matched_from_the_deepest_on(tmp_path: Pat
         assert (found.cascade.wait_ns[own] == one.cascade.wait_ns).all()
 
 
+def test_both_ports_are_trained_for_and_the_figures_are_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = synthetic_dataset(60)
+    found = study(load_cascade(synthetic_bundle(tmp_path / "bundle")), data)
+    perfect = replace(found, cascade=replace(found.cascade, said=found.true))
+    trained: list[bool | None] = []
+
+    def validated(
+        data: Dataset, settings: TrainSettings, **_: object
+    ) -> tuple[Study, list[SimpleNamespace]]:
+        trained.append(settings.port)
+        one = SimpleNamespace(with_port=settings.port)
+        return (perfect if settings.port else found), [one]
+
+    monkeypatch.setattr(crossvalidation, "cross_validate", validated)
+    monkeypatch.setattr(crossvalidation, "load_dataset", lambda *_, **__: data)
+    where = tmp_path / "captures", tmp_path / "labels.csv"
+    either = TrainSettings(effort="quick")
+    told = evaluate_training(*where, either, folds=2, both_ports=True)
+    assert sorted(map(bool, trained)) == [False, True]
+    assert told.ports is not None
+    assert (told.ports["seen"], told.ports["with"]["cascade"]["weighted_f1"]) == (0.0, 1.0)
+    assert told.ports["without"]["cascade"]["weighted_f1"] == told.cascade.weighted_f1 < 1.0
+    one = evaluate_training(*where, replace(either, port=True), folds=2)
+    assert one.ports is not None
+    assert (one.ports["seen"], one.ports["without"]) == (1.0, None)
+    with pytest.raises(SettingsError, match="leave out --port"):
+        evaluate_training(*where, replace(either, port=True), folds=2, both_ports=True)
+
+
 def test_flows_without_a_history_are_asked_about_only_if_histories_are_seen(
     tmp_path: Path,
 ) -> None:
     cascade = load_cascade(synthetic_bundle(tmp_path / "bundle"))
     assert without_host(cascade, synthetic_dataset(10)) is None
+    assert without_port(cascade, synthetic_dataset(10)) is None

@@ -214,6 +214,7 @@ def test_training_reports_what_it_did(trained: tuple[Path, dict[str, object]]) -
     assert report["skipped"] == ()
     assert set(report["by_gate"]) == set(GATES)  # type: ignore[call-overload]
     assert report["operating_point"] == "accurate"
+    assert report["met"]
     assert not report["with_port"], "the port tells nothing here"
     assert report["loss_bound"] <= 0.005  # type: ignore[operator]
     assert report["tiers"][-1]["weighted_f1"] > 0.95  # type: ignore[index]
@@ -286,6 +287,25 @@ def test_a_trained_cascade_answers_traffic_that_it_never_saw(
     assert 0.0 <= cascade["escalated"] <= 1.0
     assert fast["answered_within_16ms"] >= cascade["answered_within_16ms"]
     assert cascade["p90_latency_ms"] >= cascade["median_latency_ms"]
+    by_port = found["ports"]
+    own = {key: cascade[key] for key in ("weighted_f1", "macro_f1")}
+    assert own.items() <= by_port["with" if by_port["seen"] else "without"]["cascade"].items()
+    assert (by_port["with"] is None) == (not by_port["seen"])
+
+
+def test_a_cascade_that_goes_by_ports_is_judged_without_them_too(tmp_path: Path) -> None:
+    captures, labels = traffic(tmp_path / "train", 6, seed=1)
+    train(captures, labels, tmp_path / "bundle", replace(FAST, port=True, host=False))
+    captures, labels = traffic(tmp_path, 3, seed=9)
+    by_port = evaluate(tmp_path / "bundle", captures, labels).ports
+    assert by_port is not None
+    assert by_port["seen"] == 1.0
+    assert "hidden" in by_port["how"]
+    for way in ("cascade", "slow_only"):
+        assert set(by_port["with"][way]) == set(by_port["without"][way])
+    data = load_dataset(captures, labels)
+    assert (data.without_port().packets["responder_port"] == 0).all()
+    assert (data.packets["responder_port"] > 0).all()
 
 
 def without_costs(bundle: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:
@@ -335,13 +355,37 @@ def test_training_again_gives_the_same_models(
     assert cascade.tiers[-1].depth == 10
 
 
+def test_limits_that_no_cascade_keeps_to_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "models.candidates.measured",
+        lambda task, recipe, sight, engine: dict.fromkeys(BATCHES, 50.0 * recipe.depth),
+    )
+    for module in ("composition_book", "training"):
+        monkeypatch.setattr(
+            f"models.{module}.cost_us", lambda ask, flows: dict.fromkeys(BATCHES, 50.0)
+        )
+    data = synthetic_dataset(200, classes=3, seed=4)
+    settings = TrainSettings(effort="quick", port=False, host=False, gate="margin")
+    report = train_on(data, tmp_path / "bundle", settings)
+    assert not report.met
+    card = " ".join((tmp_path / "bundle" / "card.md").read_text().split())
+    assert f"does both: this one takes {report.mean_cost_us:.1f} µs" in card
+
+
 def test_what_may_be_seen_can_be_told(tmp_path: Path) -> None:
-    """What is said need not be tried."""
+    """What is said need not be tried; but trees without the port are, to tell what it brings."""
     data = synthetic_dataset(200, classes=3, seed=4)
     settings = replace(FAST, port=True, host=False, gate="margin")
     report = train_on(data, tmp_path / "bundle", settings)
     assert (report.with_port, report.with_host) == (True, False)
-    assert all("+port" in one.name for one in report.candidates)
+    bare = {one.name: one.weighted_f1 for one in report.candidates if "+port" not in one.name}
+    assert bare == report.by_port["without"]
+    assert set(bare) == set(report.by_port["with"]) == {"extra-trees-20@1", "extra-trees-20@10"}
+    card = (tmp_path / "bundle" / "card.md").read_text()
+    for own in report.by_port.values():
+        assert all(f"{name} {f1:.4f}" in card for name, f1 in own.items())
     assert not any("+host" in one.name for one in report.candidates)
     assert list(report.by_gate) == ["margin"]
     kinds = {tier.gate.kind for tier in read_bundle(tmp_path / "bundle").tiers[:-1]}

@@ -18,7 +18,7 @@ from models.cascade import NO_TIER, Cascade, Tier, load_cascade
 from models.dataset import Dataset
 from models.evaluation import assess
 from models.evaluation_answers import Answers, Study, Way, answer_all, study
-from models.evaluation_calibration import by_chance, calibration, reliability
+from models.evaluation_calibration import by_chance, calibration, debiased, reliability
 from models.evaluation_classes import confusion, families, per_class, read_families
 from models.evaluation_escalation import escalation, share_to_catch
 from models.evaluation_intervals import intervals, resampled
@@ -122,10 +122,12 @@ def test_families_are_read_from_a_column(tmp_path: Path) -> None:
 
 def test_a_tier_is_judged_on_what_it_is_asked() -> None:
     first, last = calibration(made())
-    assert (first["judged"], first["answered"]) == (8, 5)
-    assert (last["judged"], last["answered"]) == (3, 3)
+    assert (first["flows"], first["asked"], first["answered"]) == (8, 8, 5)
+    assert (last["flows"], last["asked"], last["answered"]) == (8, 3, 3)
+    assert first["ece"] == first["ece_asked"]
+    assert last["ece"] != last["ece_asked"]
     assert last["accuracy"] == round(2 / 3, 4)
-    assert last["expected_calibration_error"] == round(0.8 - 2 / 3, 4)
+    assert last["ece_asked"] == round(0.8 - 2 / 3, 4)
     assert last["bins"] == [
         {"low": 0.8, "high": 0.8667, "flows": 3, "confidence": 0.8, "accuracy": 0.6667}
     ]
@@ -134,7 +136,9 @@ def test_a_tier_is_judged_on_what_it_is_asked() -> None:
 def test_a_tier_that_nothing_reaches_has_no_calibration() -> None:
     found = made()
     alone = replace(found, cascade=replace(found.cascade, tier=np.zeros(8, np.uint8)))
-    assert calibration(alone)[1]["expected_calibration_error"] is None
+    assert calibration(alone)[1]["ece_asked"] is None
+    assert calibration(alone)[1]["rms_asked_debiased"] is None
+    assert calibration(alone)[1]["ece"] is not None
     assert calibration(alone)[1]["bins"] == []
     assert calibration(alone)[1]["by_chance"] is None
 
@@ -164,6 +168,20 @@ def test_a_perfect_tier_shows_an_error_too_the_more_the_fewer_its_flows() -> Non
              for _ in range(40)]  # fmt: skip
     assert np.mean(shown) == pytest.approx(errors[1]["mean"], abs=0.006)
     assert by_chance(np.ones(30, np.float32)) == {"mean": 0.0, "p95": 0.0}
+
+
+def test_of_a_perfect_tier_nothing_is_left_and_of_another_what_it_is_off_by() -> None:
+    """Of 400 flows in 9 bins chance alone makes the mean square .22 * 9 / 400."""
+    rng = np.random.default_rng(4)
+    off: dict[float, list[float]] = {0.0: [], 0.1: []}
+    for by, squares in off.items():
+        for _ in range(300):
+            confidence = rng.uniform(0.2, 0.8, 400).astype(np.float32)
+            right = rng.random(400) < confidence - by
+            squares.append(debiased(confidence, right) ** 2)
+    assert np.mean(off[0.0]) < 0.22 * 9 / 400 / 5, "sums below 0 count as 0: a little is left"
+    assert np.mean(off[0.1]) == pytest.approx(0.1**2, rel=0.1)
+    assert debiased(np.array([0.9], np.float32), np.array([False])) == 0.0
 
 
 def test_the_bins_hold_what_the_calibration_error_sums() -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 
 from flows.packet import PACKET_DTYPE, Protocol, TcpFlags, TcpOptions
-from models.features import SEQUENCE_CHANNELS, Sight, feature_names, flow_features, packet_sequence
+from models.features import (
+    FEATURE_SCHEMA,
+    SEQUENCE_CHANNELS,
+    Sight,
+    feature_names,
+    flow_features,
+    packet_sequence,
+)
 from models.synthetic import synthetic_dataset
+
+EVERYTHING = Sight(port=True, host=True)
 
 
 def three_packets() -> np.ndarray:
@@ -48,6 +59,18 @@ def test_there_is_a_name_for_each_column(depth: int, with_port: bool) -> None:
     assert found.dtype == np.float32
     assert len(set(names)) == len(names)
     assert np.isfinite(found).all()
+
+
+def test_the_order_of_columns_is_the_schemas() -> None:
+    """A bundle's trees know columns by their place: another order needs another version."""
+    digests = {
+        depth: sha256("\n".join(feature_names(depth, EVERYTHING)).encode()).hexdigest()[:12]
+        for depth in (1, 10)
+    }
+    assert FEATURE_SCHEMA == 2
+    assert digests == {1: "a9396c8be3bb", 10: "f28125abf6ac"}
+    first = feature_names(1, Sight())
+    assert feature_names(10, Sight())[: len(first)] == first, "packet 1 comes first at any depth"
 
 
 def test_packet_1_is_described_by_its_headers() -> None:

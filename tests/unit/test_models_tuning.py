@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from models.guarantee import (
     group_losses,
     hoeffding_bentkus,
     least_risk,
+    path_losses,
 )
 from models.synthetic import synthetic_bundle, synthetic_validation
 from models.tuning import TuneReport, goal_of, tune
 from models.uncertainty import SCORES, certainty, risk_coverage, risk_coverage_area
+from models.validation import Validation
+from models.yardstick import Judgements
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +396,45 @@ def test_the_guarantee_holds_as_often_as_it_says() -> None:
         losses = [(draws < mean).astype(np.float64) for mean in means]
         broken += len(certified(losses, 0.1, 0.9)) > 4
     assert 10 < broken <= 120, "at most 1 in 10, but not for being idle"
+
+
+def captures(n: int, rng: np.random.Generator) -> Validation:
+    """Draw captures of 12 flows; some are of a kind that the fast tiers are sure of and wrong.
+
+    So flows of a capture are right or wrong together, and the tiers, the gate and the deepest tier
+    depend on each other.
+    """
+    flows = 12 * n
+    groups = np.repeat(np.arange(n), 12)
+    odd = (rng.random(n) < 0.15)[groups]
+    true = rng.integers(0, 3, flows)
+    sizes = np.where(rng.random(flows) < 0.2, rng.integers(1, 11, flows), 10)
+    hard = rng.random(flows)
+    tiers = []
+    for depth, skill in ((1, 0.5), (3, 0.75), (10, 0.92)):
+        right = rng.random(flows) < np.where(odd & (depth < 10), 0.3, skill + 0.08 * (1 - hard))
+        sure = np.clip(0.9 - 0.6 * hard + rng.normal(0, 0.1, flows), 0, 0.98).astype(np.float32)
+        label = np.where(right, true, (true + 1) % 3)
+        tiers.append(Judgements(label, sure, depth, np.zeros(flows, np.int64)))
+    return Validation(true, groups, sizes, tuple(tiers))
+
+
+def losses_of(kept: Validation) -> Iterator[np.ndarray]:
+    return path_losses(kept.true, kept.groups, kept.sizes, kept.tiers)
+
+
+def test_a_whole_cascade_keeps_its_guarantee_on_new_captures() -> None:
+    """What 20,000 further captures lose at the thresholds that 150 captures passed."""
+    rng = np.random.default_rng(1)
+    expected = [float(losses.mean()) for losses in losses_of(captures(20_000, rng))]
+    risk, trials = 0.1, 150
+    assert expected[0] < risk < expected[-1], "some thresholds keep to it and some do not"
+    last = [len(certified(losses_of(captures(150, rng)), risk, 0.9)) - 1 for _ in range(trials)]
+    broken = sum(at >= 0 and max(expected[: at + 1]) > risk for at in last)
+    assert broken <= 0.1 * trials, "at most 1 in 10"
+    used = np.mean([expected[at] for at in last if at >= 0])
+    assert sum(at >= 0 for at in last) > 0.9 * trials
+    assert used > 0.4 * risk, "not by being idle"
 
 
 def test_the_loss_of_a_group_is_of_accuracy_and_no_gain_makes_up_for_it() -> None:

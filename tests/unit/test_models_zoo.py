@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from models.engines import MeanEngine, engine_from_files
+from models.candidates import task_of
+from models.engines import Engine, MeanEngine, engine_from_files
 from models.features import Sight
 from models.inputs import FORMS, see
 from models.synthetic import synthetic_dataset
-from models.zoo import DEPTHS, EFFORTS, Recipe, mean, paper_zoo, quick_zoo, zoo
+from models.zoo import DEPTHS, EFFORTS, Recipe, extra_trees, mean, paper_zoo, quick_zoo, zoo
 
 DATA = synthetic_dataset(120, classes=3, seed=1)
 TRUE = np.unique(DATA.labels, return_inverse=True)[1]
@@ -46,6 +49,31 @@ def test_the_papers_tiers_read_bits() -> None:
     assert len(
         {one.name for one in recipes} | {one.name for one in zoo("full", None, costly=False)}
     ) == len(recipes) + len(zoo("full", None, costly=False)), "a bundle tells them apart"
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_an_augmented_network_learns_from_changed_flows_of_the_right_classes(host: bool) -> None:
+    drawn = []
+
+    def fit_drawn(*given: Any) -> Engine:
+        inputs, labels, groups, classes, _, draw = given
+        for seed in (0, 1):
+            changed, row = draw(np.random.default_rng(seed))
+            assert changed.shape == inputs.shape
+            assert len(row) == len(labels) == len(groups)
+            drawn.append(changed)
+            # Packet 1 stays, so it is the same flow: what the classes differ in is still there.
+            np.testing.assert_array_equal(changed[:, :3], inputs[row][:, :3])
+        assert classes == 3
+        return recipe.fit(*given[:-1])
+
+    task = task_of(DATA, 2, 0, 10.0)
+    recipe = extra_trees(10, 3, None)
+    engine = task.fit(replace(recipe, fit_drawn=fit_drawn), Sight(host=host), task.fold == 0)
+    assert engine.classes == 3
+    assert not np.array_equal(drawn[0], drawn[1]), "each time others"
+    names = {one.name for one in zoo("full", None, costly=False) if one.fit_drawn is not None}
+    assert names == {f"{kind}-augmented@10" for kind in ("mlp", "cnn", "gru", "transformer")}
 
 
 def test_a_mean_comes_after_its_parts() -> None:
