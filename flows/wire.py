@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from flows.arrow_header import batch_header
-from flows.errors import WireError, WireSchemaError
+from flows.errors import BodyTooLargeError, WireError, WireSchemaError
 from flows.packet import MAX_DEPTH, FlowEndReason, Records, packet_dtype
 from flows.records import column, joined
 from flows.verdict import VERDICT_DTYPE
@@ -201,7 +201,8 @@ def open_batch(body: bytes | memoryview, *, with_header: bool = False) -> Opened
 
     Raises:
         WireSchemaError: The columns, their types or the metadata are not those of a packet batch.
-        WireError: The body is no Arrow IPC stream, is compressed, or has too many rows.
+        BodyTooLargeError: It has too many rows.
+        WireError: The body is no Arrow IPC stream, or is compressed.
     """
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
@@ -215,7 +216,7 @@ def open_batch(body: bytes | memoryview, *, with_header: bool = False) -> Opened
         for message in _record_batches(messages):
             rows += batch_header(message.metadata.to_pybytes())
             if rows > MAX_BATCH_PACKETS:
-                raise WireError(f"over {MAX_BATCH_PACKETS:,} rows: send smaller batches")
+                raise BodyTooLargeError(f"over {MAX_BATCH_PACKETS:,} rows: send smaller batches")
             part = pa.ipc.read_record_batch(message, schema)
             part.validate(full=True)
             if any(column.null_count for column in part.columns):

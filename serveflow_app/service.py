@@ -21,10 +21,17 @@ from urllib.parse import urlsplit
 import yaml
 
 from collectors.sender import HttpSender
-from deployments.grpc_address import HOOK, keep_grpc_on_loopback
-from flows.errors import ServiceError
+from deployments.grpc_address import HOOK
+from deployments.reach import HOOK_VALUE, is_loopback
+from flows.errors import KeyRefusedError, ServiceError
 from serveflow_app.processes import end_session
-from serveflow_app.serve_config import grpc_port_of, http_port_of, serveflow_apps
+from serveflow_app.serve_config import (
+    check_access,
+    grpc_port_of,
+    host_of,
+    http_port_of,
+    serveflow_apps,
+)
 from serveflow_app.settings import DEFAULT_HOST, AppArgs
 
 __all__ = ["Service", "service_environment"]
@@ -82,14 +89,9 @@ def _grpc_environment(config: dict[str, Any]) -> dict[str, str]:
     apps = [AppArgs.model_validate(app.get("args") or {}) for app in serveflow_apps(config)]
     bodies = [app.max_body_bytes + _ENVELOPE_BYTES for app in apps]
     environment = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max(_ANSWER_BYTES, *bodies))}
-    if _host(config) in ("127.0.0.1", "localhost", "::1"):
-        hook = keep_grpc_on_loopback
-        environment[HOOK] = f"{hook.__module__}.{hook.__name__}"
+    if is_loopback(host_of(config)):
+        environment[HOOK] = HOOK_VALUE
     return environment
-
-
-def _host(config: dict[str, Any]) -> str:
-    return str(config.get("http_options", {}).get("host", DEFAULT_HOST))
 
 
 def _end_with_parent() -> None:
@@ -132,7 +134,7 @@ class Service:
         return f"grpc://{self._reached_at()}:{port}" if port else None
 
     def _reached_at(self) -> str:
-        host = _host(self._config)
+        host = host_of(self._config)
         return DEFAULT_HOST if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
 
     @property
@@ -156,7 +158,10 @@ class Service:
 
         Raises:
             ServiceError: Something answers at the address already.
+            SettingsError: It would serve beyond loopback without keys; see
+                :func:`~serveflow_app.serve_config.check_access`.
         """
+        check_access(self._config)
         for url, option in ((self.url, "--port"), (self.grpc_url, "--grpc-port")):
             if url is not None and _taken(url):
                 raise ServiceError(
@@ -218,6 +223,8 @@ class Service:
             with GrpcSender(f"{self.grpc_url}/{app['name']}", timeout_s=2.0) as sender:
                 try:
                     sender.schema()
+                except KeyRefusedError:
+                    continue  # it answers, if not to us
                 except ServiceError:
                     return False
         return True
@@ -266,6 +273,8 @@ def _answers(url: str) -> bool:
     with HttpSender(url, timeout_s=2.0) as sender:
         try:
             sender.schema()
+        except KeyRefusedError:
+            return True  # it answers, if not to us
         except ServiceError:
             return False
     return True
