@@ -118,7 +118,10 @@ def add_problem_handlers(api: FastAPI) -> None:
 
     async def _answer(_: Request, error: Exception) -> JSONResponse:
         status, detail = problem_of(error)
-        return problem(status, detail, getattr(error, "retry_after_s", None), _challenge(error))
+        answer = problem(status, detail, getattr(error, "retry_after_s", None), _challenge(error))
+        if isinstance(error, BodyTooSlowError):
+            answer.headers["connection"] = "close"  # or the rest could go on dripping in
+        return answer
 
     expected = (
         AccessError,
@@ -138,4 +141,6 @@ def add_problem_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail))
+        answer = problem(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})  # Allow, with 405
+        return answer

@@ -12,13 +12,26 @@ from deployments.access import Access, KeysFile
 from deployments.grpc_address import HOOK, keep_grpc_on_loopback
 from flows.errors import SettingsError
 
-__all__ = ["HOOK_VALUE", "KEYS_FILE", "access_of", "is_loopback", "keys_file_of", "serve_host"]
+__all__ = [
+    "HAPROXY_SCRIPT",
+    "HOOK_VALUE",
+    "KEYS_FILE",
+    "access_of",
+    "is_loopback",
+    "keys_file_of",
+    "refusal",
+    "serve_host",
+]
 
 KEYS_FILE = "SERVEFLOW_KEYS_FILE"
 """The environment variable that names the keys file where the setting ``keys_file`` does not."""
 
 HOOK_VALUE = f"{keep_grpc_on_loopback.__module__}.{keep_grpc_on_loopback.__name__}"
 """What :data:`~deployments.grpc_address.HOOK` is set to, to keep gRPC on loopback."""
+
+
+HAPROXY_SCRIPT = Path(__file__).resolve().parent / "haproxy.sh"
+"""What Ray Serve has to start in HAProxy's place (``RAY_SERVE_HAPROXY_BINARY_PATH``)."""
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -23,10 +23,11 @@ from deployments.conservation import conservation
 from deployments.dispatch import Dispatcher
 from deployments.grpc_methods import GrpcMethods
 from deployments.handles import HandleFastTiers, HandleSlowTiers, HandleTracker
-from deployments.json_form import JsonBatch, verdicts_to_json
+from deployments.json_form import MAX_JSON_BYTES, JsonBatch, verdicts_to_json
 from deployments.limits import Limits
 from deployments.local import LocalFastTiers, LocalSlowTiers
 from deployments.metrics import Metrics
+from deployments.openapi import BATCHES, READS, Api
 from deployments.problems import add_problem_handlers, problem
 from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
 from deployments.reach import access_of, keys_file_of
@@ -41,10 +42,9 @@ __all__ = ["Router", "RouterSettings", "api"]
 
 JSON = "application/json"
 _BODIES = 8  # of the largest size, which may be in memory before they are whole
-_BODY_S = 10.0  # from its first byte to its last one
-_JSON_BYTES = 4 * 1024 * 1024  # parsing JSON costs far more memory than its text
+_BODY_S = 9.0  # until a body is whole; below HAProxy's own patience with a silent client
 
-api = FastAPI(
+api = Api(
     title="ServeFlow",
     description="Answers each network flow with the cheapest model on the fewest packets "
     "that is sure enough.",
@@ -136,15 +136,8 @@ class Router(GrpcMethods, BusyTime):
     @api.post(
         "/v1/batches",
         summary="Submit packets, get verdicts",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}},
-                    JSON: {"schema": JsonBatch.model_json_schema()},
-                },
-            }
-        },
+        response_class=Response,
+        **BATCHES,
     )
     async def batches(self, request: Request) -> Response:
         """Take a packet batch (Arrow IPC stream, or JSON) and stream the verdicts back.
@@ -169,7 +162,7 @@ class Router(GrpcMethods, BusyTime):
             self.access.speaks_for(caller, batch.collector)
             return await self._stream(batch)
         if kind == JSON:
-            limit = min(_JSON_BYTES, self._settings.max_body_bytes)
+            limit = min(MAX_JSON_BYTES, self._settings.max_body_bytes)
             body = JsonBatch.model_validate_json(await self._body(request, limit))
             self.access.speaks_for(caller, body.collector)
             batch = body.to_batch(self._secret, with_header=self._spec.needs_header)
@@ -223,13 +216,13 @@ class Router(GrpcMethods, BusyTime):
             verdicts += verdicts_to_json(part, spec.classes, spec.tiers, spec.model_version)
         return JSONResponse({"verdicts": verdicts})
 
-    @api.get("/v1/schema", summary="What a collector has to know")
+    @api.get("/v1/schema", summary="What a collector has to know", **READS)
     async def schema(self, request: Request) -> JSONResponse:
         """Return the columns of a batch, the bundle's depth and wait, and the limits."""
         self._caller(request)
         return JSONResponse(self.answers.schema().to_dict())
 
-    @api.get("/v1/status", summary="The conservation counters")
+    @api.get("/v1/status", summary="The conservation counters", **READS)
     async def status(self, request: Request) -> JSONResponse:
         """Return what this Router and each tracker have seen, and whether it adds up."""
         self._caller(request)

