@@ -18,6 +18,7 @@ from collectors.credentials import Credentials
 from collectors.sender import DEFAULT_RETRY_S, Part, read_parts
 from collectors.trace import TRACEPARENT, traceparent
 from flows.errors import (
+    KeyRefusedError,
     OverloadedError,
     ServiceError,
     ServiceRefusedError,
@@ -47,8 +48,6 @@ _REFUSALS = {
     StatusCode.INVALID_ARGUMENT,
     StatusCode.NOT_FOUND,
     StatusCode.ALREADY_EXISTS,
-    StatusCode.PERMISSION_DENIED,
-    StatusCode.UNAUTHENTICATED,
     StatusCode.FAILED_PRECONDITION,
     StatusCode.OUT_OF_RANGE,
     StatusCode.UNIMPLEMENTED,
@@ -194,6 +193,8 @@ class GrpcSender:
             return ServiceUnavailableError(said)
         if code is StatusCode.UNIMPLEMENTED:
             said += ". Is this its port for gRPC, and is it a ServeFlow service?"
+        if code in (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED):
+            return KeyRefusedError(said)
         if code in _REFUSALS:
             return ServiceRefusedError(said)
         if code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):

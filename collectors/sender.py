@@ -19,6 +19,7 @@ from collectors.connections import Connections
 from collectors.credentials import Credentials
 from collectors.trace import TRACEPARENT, traceparent
 from flows.errors import (
+    KeyRefusedError,
     OverloadedError,
     ServiceRefusedError,
     ServiceUnavailableError,
@@ -243,8 +244,10 @@ class HttpSender:
         said = f"{self._url} answered {status}: {_problem(status, body)}"
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise OverloadedError(said, retry_after_s(headers))
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ServiceUnavailableError(said)
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise KeyRefusedError(said)
         raise ServiceRefusedError(said)
 
     def _stranger(self, error: Exception) -> ServiceRefusedError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from deployments.access import Access
 from deployments.answers import Answers
 from deployments.grpc_status import StatusContext, telling
 from deployments.watchers import Choice, Seen
@@ -24,6 +25,7 @@ from flows.rpc.flow_classifier_pb2 import (
     StreamVerdictsResponse,
 )
 from flows.verdict_wire import VerdictWriter
+from flows.wire import PacketBatch
 
 __all__ = ["GrpcMethods"]
 
@@ -35,15 +37,18 @@ class GrpcMethods:
 
     Attributes:
         answers: What it shares with the HTTP half.
+        access: Who may ask.
     """
 
     answers: Answers
+    access: Access
 
     async def GetSchema(  # noqa: N802 (the RPC's name, as for the others)
         self, request: GetSchemaRequest, grpc_context: StatusContext
     ) -> GetSchemaResponse:
         """Tell what a collector has to know."""
         with telling(grpc_context):
+            self.access.grpc_caller(grpc_context)
             return GetSchemaResponse(**self.answers.schema().to_dict())
 
     async def ClassifyBatch(  # noqa: N802
@@ -51,7 +56,7 @@ class GrpcMethods:
     ) -> ClassifyBatchResponse:
         """Answer a batch in one piece."""
         with telling(grpc_context):
-            batch = self.answers.read(request.packets)
+            batch = self._batch(request.packets, grpc_context)
             pieces = [piece.data async for piece in self.answers.encoded(batch)]
             return ClassifyBatchResponse(verdicts=b"".join(pieces))
 
@@ -60,7 +65,8 @@ class GrpcMethods:
     ) -> AsyncIterator[ClassifyBatchInPartsResponse]:
         """Answer a batch part by part."""
         with telling(grpc_context):
-            async with aclosing(self.answers.encoded(self.answers.read(request.packets))) as pieces:
+            batch = self._batch(request.packets, grpc_context)
+            async with aclosing(self.answers.encoded(batch)) as pieces:
                 async for piece in pieces:
                     yield ClassifyBatchInPartsResponse(verdicts=piece.data)
 
@@ -68,13 +74,21 @@ class GrpcMethods:
         self, request: StreamVerdictsRequest, grpc_context: StatusContext
     ) -> AsyncIterator[StreamVerdictsResponse]:
         """Follow the verdicts that this Router gives; the first message says that it has begun."""
-        with (
-            telling(grpc_context),
-            self.answers.watchers.watching(self._choice(request)) as watcher,
-        ):
-            yield StreamVerdictsResponse()
-            while True:
-                yield self._message(await watcher.take(_SIGN_OF_LIFE_S))
+        with telling(grpc_context):
+            caller = self.access.grpc_caller(grpc_context)
+            self.access.speaks_for(caller, request.collector)
+            with self.answers.watchers.watching(self._choice(request)) as watcher:
+                yield StreamVerdictsResponse()
+                while True:
+                    seen = await watcher.take(_SIGN_OF_LIFE_S)
+                    self.access.still(caller)
+                    yield self._message(seen)
+
+    def _batch(self, packets: bytes, grpc_context: StatusContext) -> PacketBatch:
+        caller = self.access.grpc_caller(grpc_context)
+        batch = self.answers.read(packets)
+        self.access.speaks_for(caller, batch.collector)
+        return batch
 
     def _choice(self, request: StreamVerdictsRequest) -> Choice:
         classes = self.answers.spec.classes

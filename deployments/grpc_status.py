@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Protocol
@@ -14,6 +14,8 @@ from deployments.problems import problem_of
 __all__ = ["StatusContext", "telling"]
 
 _CODES = {
+    HTTPStatus.UNAUTHORIZED: StatusCode.UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: StatusCode.PERMISSION_DENIED,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: StatusCode.RESOURCE_EXHAUSTED,
     HTTPStatus.TOO_MANY_REQUESTS: StatusCode.RESOURCE_EXHAUSTED,
     HTTPStatus.UNPROCESSABLE_ENTITY: StatusCode.INVALID_ARGUMENT,
@@ -24,6 +26,9 @@ _CODES = {
 
 class StatusContext(Protocol):
     """What is used of :class:`ray.serve.grpc_util.RayServegRPCContext`."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str]]:
+        """Return the call's metadata."""
 
     def set_code(self, code: StatusCode) -> None:
         """Set the status that the call ends with."""

@@ -20,18 +20,27 @@ from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException
 
 from flows.errors import (
+    AccessError,
     BodyTooLargeError,
+    BodyTooSlowError,
+    ForbiddenError,
     OverloadedError,
     ServiceUnavailableError,
+    UnauthenticatedError,
     WireError,
 )
 
 __all__ = ["add_problem_handlers", "problem", "problem_of"]
 
 PROBLEM_JSON = "application/problem+json"
+_MOST_DETAIL = 500  # characters; it may name what was sent, which may be long
+_TOO_MANY = "too_long"  # pydantic's word
+_UNPROCESSABLE = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
-def problem(status: int, detail: str, retry_after_s: float | None = None) -> JSONResponse:
+def problem(
+    status: int, detail: str, retry_after_s: float | None = None, challenge: str | None = None
+) -> JSONResponse:
     """Return an error as a problem document.
 
     Args:
@@ -39,8 +48,11 @@ def problem(status: int, detail: str, retry_after_s: float | None = None) -> JSO
         detail: What went wrong.
         retry_after_s: When to try again; ``Retry-After`` says it in whole seconds (RFC 9110),
             ``Retry-After-Ms`` as it is.
+        challenge: How to show who one is (``WWW-Authenticate``).
     """
     headers = {}
+    if challenge is not None:
+        headers["www-authenticate"] = challenge
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
         headers["retry-after-ms"] = str(round(1e3 * retry_after_s))
@@ -49,7 +61,7 @@ def problem(status: int, detail: str, retry_after_s: float | None = None) -> JSO
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
             "status": status,
-            "detail": detail,
+            "detail": detail[:_MOST_DETAIL],
         },
         status_code=status,
         headers=headers,
@@ -69,10 +81,19 @@ def problem_of(error: Exception) -> tuple[HTTPStatus, str]:
     match error:
         case BodyTooLargeError():
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)
+        case BodyTooSlowError():
+            return HTTPStatus.REQUEST_TIMEOUT, str(error)
+        case UnauthenticatedError():
+            return HTTPStatus.UNAUTHORIZED, str(error)
+        case ForbiddenError():
+            return HTTPStatus.FORBIDDEN, str(error)
         case WireError():
-            return HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
+            return _UNPROCESSABLE, str(error)
         case ValidationError():
-            return HTTPStatus.UNPROCESSABLE_ENTITY, _first(error.errors())
+            errors = error.errors(include_url=False, include_input=False)
+            large = errors[0]["type"] == _TOO_MANY
+            kind = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if large else _UNPROCESSABLE
+            return kind, _first(errors)
         case OverloadedError():
             return HTTPStatus.TOO_MANY_REQUESTS, str(error)
         case ServiceUnavailableError():
@@ -85,13 +106,25 @@ def problem_of(error: Exception) -> tuple[HTTPStatus, str]:
             return HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed on this request"
 
 
+def _challenge(error: Exception) -> str | None:
+    """Return what ``WWW-Authenticate`` has to say (RFC 6750)."""
+    if not isinstance(error, UnauthenticatedError):
+        return None
+    return 'Bearer realm="serveflow"' + (', error="invalid_token"' if error.shown else "")
+
+
 def add_problem_handlers(api: FastAPI) -> None:
     """Make every error that ``api`` answers a problem document."""
 
     async def _answer(_: Request, error: Exception) -> JSONResponse:
-        return problem(*problem_of(error), getattr(error, "retry_after_s", None))
+        status, detail = problem_of(error)
+        answer = problem(status, detail, getattr(error, "retry_after_s", None), _challenge(error))
+        if isinstance(error, BodyTooSlowError):
+            answer.headers["connection"] = "close"  # or the rest could go on dripping in
+        return answer
 
     expected = (
+        AccessError,
         WireError,
         ValidationError,
         ServiceUnavailableError,
@@ -108,4 +141,6 @@ def add_problem_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail))
+        answer = problem(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})  # Allow, with 405
+        return answer

@@ -4,33 +4,38 @@
 # in a copy of the class that Ray Serve makes. The copy sees what this module holds when the class
 # is made: what it uses must stand above it.
 
+import asyncio
 import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.access import Caller
+from deployments.access_metrics import AccessMetrics
 from deployments.answers import Answers, too_large
 from deployments.conservation import conservation
 from deployments.dispatch import Dispatcher
 from deployments.front import Front, answer_of_replica
 from deployments.grpc_methods import GrpcMethods
 from deployments.handles import HandleFastTiers, HandleSlowTiers, HandleTracker
-from deployments.json_form import JsonBatch, verdicts_to_json
+from deployments.json_form import MAX_JSON_BYTES, JsonBatch, verdicts_to_json
 from deployments.limits import Limits
 from deployments.local import LocalFastTiers, LocalSlowTiers
 from deployments.metrics import Metrics
+from deployments.openapi import BATCHES, READS, Api
 from deployments.problems import add_problem_handlers, problem
 from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
+from deployments.reach import access_of, keys_file_of
 from deployments.scaling import BusyTime
 from deployments.settling import Pace
 from deployments.streamed import StreamedResponse
-from flows.errors import OverloadedError
+from flows.errors import BodyTooSlowError, OverloadedError
 from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, NEW_FLOWS, PacketBatch, new_flows_of
 from models.cascade import load_cascade
 
@@ -39,9 +44,9 @@ __all__ = ["Router", "RouterSettings", "api"]
 JSON = "application/json"
 _PATH = "/v1/batches"
 _BODIES = 8  # of the largest size, which may be in memory before they are whole
-_JSON_BYTES = 4 * 1024 * 1024  # parsing JSON costs far more memory than its text
+_BODY_S = 9.0  # until a body is whole; below HAProxy's own patience with a silent client
 
-api = FastAPI(
+api = Api(
     title="ServeFlow",
     description="Answers each network flow with the cheapest model on the fewest packets "
     "that is sure enough.",
@@ -62,6 +67,7 @@ class RouterSettings:
         max_body_bytes: The most bytes of one body.
         pace: How rows for trackers are gathered.
         limits: How much is taken on before load is shed.
+        keys_file: The setting of that name.
     """
 
     spec: CascadeSpec
@@ -69,6 +75,7 @@ class RouterSettings:
     max_body_bytes: int
     pace: Pace
     limits: Limits
+    keys_file: str | None = None
 
 
 @serve.deployment
@@ -90,6 +97,8 @@ class Router(GrpcMethods, BusyTime):
         fast: DeploymentHandle[Any] | None,
         slow: DeploymentHandle[Any] | None,
     ) -> None:
+        # First of all: without it nothing may be served.
+        self.access = access_of(keys_file_of(settings.keys_file), AccessMetrics().refused)
         self._settings = settings
         self._spec = settings.spec
         self._trackers = [HandleTracker(handle) for handle in trackers]
@@ -130,15 +139,8 @@ class Router(GrpcMethods, BusyTime):
     @api.post(
         _PATH,
         summary="Submit packets, get verdicts",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}},
-                    JSON: {"schema": JsonBatch.model_json_schema()},
-                },
-            }
-        },
+        response_class=Response,
+        **BATCHES,
     )
     async def batches(self, request: Request) -> Response:
         """Take a packet batch (Arrow IPC stream, or JSON) and stream the verdicts back.
@@ -146,22 +148,35 @@ class Router(GrpcMethods, BusyTime):
         The answer's first part leaves as soon as the fast tiers are done, its second when the
         flows that became due are settled. JSON comes back in one piece.
         """
+        caller = self._caller(request)
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            return problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "content-encoding: send batches as they are, without compression",
+            )
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == ARROW_STREAM:
             declared = request.headers.get(NEW_FLOWS, "")
             if declared.isdecimal():  # a number of any length: Python refuses very long ones
                 self.answers.make_sure_of_room(min(int(declared[:9]), MAX_BATCH_PACKETS))
             data = await self._body(request, self._settings.max_body_bytes)
-            return await self._stream(self.answers.read(data))
+            batch = self.answers.read(data)
+            self.access.speaks_for(caller, batch.collector)
+            return await self._stream(batch)
         if kind == JSON:
-            limit = min(_JSON_BYTES, self._settings.max_body_bytes)
+            limit = min(MAX_JSON_BYTES, self._settings.max_body_bytes)
             body = JsonBatch.model_validate_json(await self._body(request, limit))
+            self.access.speaks_for(caller, body.collector)
             batch = body.to_batch(self._secret, with_header=self._spec.needs_header)
             return await self._json(batch)
         return problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"content-type must be {ARROW_STREAM} or {JSON}, not {kind[:80] or 'absent'}",
         )
+
+    def _caller(self, request: Request) -> Caller:
+        return self.access.caller(request.headers.getlist("authorization"))
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """Read the body, and no more of it than allowed."""
@@ -177,12 +192,15 @@ class Router(GrpcMethods, BusyTime):
         chunks = []
         size = 0
         try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                self._read_bytes += len(chunk)
-                if size > limit:
-                    raise too_large(limit)
-                chunks.append(chunk)
+            async with asyncio.timeout(_BODY_S):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    self._read_bytes += len(chunk)
+                    if size > limit:
+                        raise too_large(limit)
+                    chunks.append(chunk)
+        except TimeoutError:
+            raise BodyTooSlowError(f"the body was not whole after {_BODY_S:.0f} s") from None
         finally:
             self._read_bytes -= size
         return b"".join(chunks)
@@ -201,19 +219,22 @@ class Router(GrpcMethods, BusyTime):
             verdicts += verdicts_to_json(part, spec.classes, spec.tiers, spec.model_version)
         return JSONResponse({"verdicts": verdicts})
 
-    @api.get("/v1/schema", summary="What a collector has to know")
-    async def schema(self) -> JSONResponse:
+    @api.get("/v1/schema", summary="What a collector has to know", **READS)
+    async def schema(self, request: Request) -> JSONResponse:
         """Return the columns of a batch, the bundle's depth and wait, and the limits."""
+        self._caller(request)
         return JSONResponse(self.answers.schema().to_dict())
 
-    @api.get("/v1/status", summary="The conservation counters")
-    async def status(self) -> JSONResponse:
+    @api.get("/v1/status", summary="The conservation counters", **READS)
+    async def status(self, request: Request) -> JSONResponse:
         """Return what this Router and each tracker have seen, and whether it adds up."""
+        self._caller(request)
         router = self._dispatcher.counters.to_dict()
         trackers = [await tracker.status() for tracker in self._trackers]
-        return JSONResponse(conservation(router, trackers))
+        access = {"access": self.access.to_dict()}
+        return JSONResponse(conservation(router, trackers) | access)
 
     @api.get("/healthz", summary="Whether the ingress answers")
     async def healthz(self) -> JSONResponse:
-        """Return 200 while this Router can take batches."""
-        return JSONResponse({"status": "ok", "model_version": self._spec.model_version})
+        """Return 200 while this Router can take batches; it wants no key and tells no more."""
+        return JSONResponse({"status": "ok"})

@@ -9,15 +9,20 @@
     │   └── LinkTypeError            its link type is not one that the decoder knows
     ├── WireError                    a submitted body is not what the service reads
     │   ├── WireSchemaError          columns or types differ from the schema
-    │   └── BodyTooLargeError        it is over the size limit
+    │   ├── BodyTooLargeError        it is over the size limit
+    │   └── BodyTooSlowError         it did not come in time
     ├── BundleError                  a model bundle is damaged, incomplete or of another version
     ├── LabelsError                  a labels file is missing columns or names no known flow
     ├── SettingsError                a setting is unknown or out of range
+    ├── AccessError                  whoever asks the service may not
+    │   ├── UnauthenticatedError     it shows no key, or none that counts
+    │   └── ForbiddenError           its key is for something else
     ├── SinkError                    verdicts cannot be written; trying again may help
     └── ServiceError                 the service did not answer as it should
         ├── ServiceUnavailableError  it cannot be reached, or is not ready; trying again may help
         │   └── OverloadedError      it has more to do than it can; try again a little later
         └── ServiceRefusedError      it refused the request; trying the same again will not help
+            └── KeyRefusedError      it wants a key, or another one
 
 Each message names the thing, says what is wrong and, where there is one, what to do next.
 """
@@ -28,11 +33,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = [
+    "AccessError",
     "BodyTooLargeError",
+    "BodyTooSlowError",
     "BundleError",
     "CaptureError",
     "CaptureFormatError",
     "CaptureTruncatedError",
+    "ForbiddenError",
+    "KeyRefusedError",
     "LabelsError",
     "LinkTypeError",
     "OverloadedError",
@@ -42,6 +51,7 @@ __all__ = [
     "ServiceUnavailableError",
     "SettingsError",
     "SinkError",
+    "UnauthenticatedError",
     "WireError",
     "WireSchemaError",
 ]
@@ -89,6 +99,10 @@ class BodyTooLargeError(WireError):
     """A submitted body is over the size limit."""
 
 
+class BodyTooSlowError(WireError):
+    """A submitted body did not come in time."""
+
+
 class BundleError(ServeFlowError):
     """A model bundle is damaged, incomplete or of another version."""
 
@@ -99,6 +113,27 @@ class LabelsError(ServeFlowError):
 
 class SettingsError(ServeFlowError):
     """A setting is unknown or out of range."""
+
+
+class AccessError(ServeFlowError):
+    """Whoever asks the service may not."""
+
+
+class UnauthenticatedError(AccessError):
+    """Whoever asks shows no key, or none that counts.
+
+    Args:
+        message: What to tell.
+        shown: Whether a key was shown.
+    """
+
+    def __init__(self, message: str, *, shown: bool) -> None:
+        super().__init__(message)
+        self.shown = shown
+
+
+class ForbiddenError(AccessError):
+    """The key is for something else, such as another collector's flows."""
 
 
 class SinkError(ServeFlowError):
@@ -137,3 +172,7 @@ class OverloadedError(ServiceUnavailableError):
 
 class ServiceRefusedError(ServiceError):
     """The service refused the request; sending the same again will not help."""
+
+
+class KeyRefusedError(ServiceRefusedError):
+    """The service wants a key, or another one."""

@@ -23,7 +23,7 @@ import pyarrow as pa
 from flows.arrow_columns import from_arrow, schema_of, to_arrow
 from flows.arrow_header import batch_header
 from flows.batch_messages import BatchMessages, PlainBatch
-from flows.errors import WireError, WireSchemaError
+from flows.errors import BodyTooLargeError, WireError, WireSchemaError
 from flows.packet import MAX_DEPTH, FlowEndReason, Records, packet_dtype
 from flows.records import joined
 
@@ -176,7 +176,8 @@ def open_batch(body: bytes | memoryview, *, with_header: bool = False) -> Opened
 
     Raises:
         WireSchemaError: The columns, their types or the metadata are not those of a packet batch.
-        WireError: The body is no Arrow IPC stream, is compressed, or has too many rows.
+        BodyTooLargeError: It has too many rows.
+        WireError: The body is no Arrow IPC stream, or is compressed.
     """
     known = _read(with_header)
     plain = known.open(body) if isinstance(body, bytes) else None
@@ -203,7 +204,7 @@ def _open_by_arrow(body: bytes | memoryview, with_header: bool) -> OpenedBatch:
         for message in _record_batches(messages):
             rows += batch_header(message.metadata.to_pybytes())
             if rows > MAX_BATCH_PACKETS:
-                raise WireError(f"over {MAX_BATCH_PACKETS:,} rows: send smaller batches")
+                raise BodyTooLargeError(f"over {MAX_BATCH_PACKETS:,} rows: send smaller batches")
             part = pa.ipc.read_record_batch(message, schema)
             part.validate(full=True)
             if any(column.null_count for column in part.columns):

@@ -43,7 +43,14 @@ def build_app(args: AppArgs) -> Application:
     ]
     router = _deployment(Router)
     limits = Limits(args.max_slow_flows, args.max_waiting_flows)
-    settings = RouterSettings(spec, bundle, args.max_body_bytes, Pace(args.gather_s), limits)
+    settings = RouterSettings(
+        spec,
+        bundle,
+        args.max_body_bytes,
+        Pace(args.gather_s),
+        limits,
+        args.keys_file,
+    )
     if args.placement == "colocated":
         return router.bind(settings, trackers, None, None)
     fast = _deployment(FastModel).bind(bundle, spec.fast_tiers)

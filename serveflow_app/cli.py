@@ -16,13 +16,16 @@ from flows.failpoints import VARIABLE, armed
 from serveflow_app import commands
 from serveflow_app.cli_agent import config, doctor, top
 from serveflow_app.cli_collect import collect_command
+from serveflow_app.cli_keys import keys
 from serveflow_app.options import (
+    ApiKeyFile,
     Bundle,
     Captures,
     Config,
     EffortOption,
     GrpcPort,
     Json,
+    KeysFile,
     LabelColumn,
     Labels,
     OperatingPoint,
@@ -52,6 +55,7 @@ app = typer.Typer(
 app.add_typer(bench)
 app.command("collect")(collect_command())
 app.add_typer(config)
+app.add_typer(keys)
 app.command()(doctor)
 app.command()(top)
 
@@ -68,13 +72,19 @@ def serve(
         typer.Option(help="separate (models in replicas of their own) or colocated."),
     ] = None,
     bundle: Bundle = None,
+    keys_file: KeysFile = None,
     json_output: Json = False,
 ) -> None:
     """Run the service until Ctrl-C.
 
     Serves HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000 and Ray's dashboard on 127.0.0.1:8265.
     """
-    options = {"trackers": trackers, "placement": placement, "bundle": bundle}
+    options = {
+        "trackers": trackers,
+        "placement": placement,
+        "bundle": bundle,
+        "keys_file": keys_file,
+    }
     commands.serve(config, host, (port, grpc_port), options, json_output)
 
 
@@ -93,6 +103,7 @@ def replay(
         str,
         typer.Option(help="real: at capture speed; max: as fast as it goes; or a multiple: 10."),
     ] = "max",
+    api_key_file: ApiKeyFile = None,
     out: Out = None,
     labels: Labels = None,
     label_column: LabelColumn = "label",
@@ -103,7 +114,7 @@ def replay(
     A damaged capture is named, what lies before the damage is sent, and the others go on; the
     exit status is 0 when at least one capture was read to its end.
     """
-    commands.replay(captures, to, rate, out, (labels, label_column), json_output)
+    commands.replay(captures, (to, api_key_file), rate, out, (labels, label_column), json_output)
 
 
 @app.command()

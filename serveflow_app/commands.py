@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from collectors.credentials import Credentials
 from collectors.replay import ReplaySettings
 from collectors.sender import open_sender
 from flows.errors import SettingsError
@@ -55,11 +56,7 @@ def serve(
     )
     from serveflow_app.service import Service
 
-    args = {
-        key: str(bundle_folder(value).resolve()) if key == "bundle" else value
-        for key, value in options.items()
-        if value is not None
-    }
+    args = {key: _resolved(key, value) for key, value in options.items() if value is not None}
     port, grpc_port = ports
     checked = override(
         load_config(config or default_config()),
@@ -97,18 +94,24 @@ def serve(
 
 
 def replay(
-    captures: list[Path], to: str, rate: str, out: Path | None, labels: _LabelsOption, as_json: bool
+    captures: list[Path],
+    to: tuple[str, Path | None],
+    rate: str,
+    out: Path | None,
+    labels: _LabelsOption,
+    as_json: bool,
 ) -> None:
-    """Send captures to a running service."""
+    """Send captures to a running service, an address and what holds the API key for it."""
     settings = ReplaySettings(speed=_speed(rate))
-    sender = open_sender(to)
+    address, api_key_file = to
+    sender = open_sender(address, Credentials(api_key_file))
     try:
         run = run_replay(
             capture_files(captures), sender, settings, out=out, labels=_label_book(labels)
         )
     finally:
         sender.close()
-    _finish(run, f"replayed to {to}", as_json)
+    _finish(run, f"replayed to {address}", as_json)
 
 
 def classify(
@@ -298,6 +301,13 @@ def tune(
     messages.print(
         f"wrote {out}; its card.md says what is guaranteed and what is not", markup=False
     )
+
+
+def _resolved(option: str, value: Any) -> Any:
+    """Return an option's value; Ray's processes run elsewhere, so a path has to be whole."""
+    if option == "bundle":
+        return str(bundle_folder(value).resolve())
+    return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def _label_book(option: _LabelsOption) -> LabelBook | None:

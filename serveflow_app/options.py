@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "ApiKeyFile",
     "Bundle",
     "Captures",
     "Config",
     "EffortOption",
     "GrpcPort",
     "Json",
+    "KeysFile",
     "LabelColumn",
     "Labels",
     "OperatingPoint",
@@ -57,6 +59,21 @@ GrpcPort = Annotated[
         min=0,
         max=65535,
         envvar="SERVEFLOW_GRPC_PORT",
+        show_default=False,
+    ),
+]
+KeysFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keys of the collectors that may ask (serveflow keys); needed beyond loopback.",
+        envvar="SERVEFLOW_KEYS_FILE",
+        show_default=False,
+    ),
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the API key to show, one for any collector (serveflow keys add '*').",
         show_default=False,
     ),
 ]

@@ -10,13 +10,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from deployments.api_keys import read_keys
+from deployments.reach import is_loopback, keys_file_of, refusal
 from flows.errors import SettingsError
-from serveflow_app.settings import DEFAULT_GRPC_PORT, DEFAULT_PORT, AppArgs
+from serveflow_app.settings import DEFAULT_GRPC_PORT, DEFAULT_HOST, DEFAULT_PORT, AppArgs
 
 __all__ = [
+    "check_access",
     "check_bundles",
     "default_config",
     "grpc_port_of",
+    "host_of",
     "http_port_of",
     "load_config",
     "override",
@@ -75,6 +79,11 @@ def serveflow_apps(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [app for app in config.get("applications", []) if app.get("import_path") == _APP]
 
 
+def host_of(config: dict[str, Any]) -> str:
+    """Return the address that a configuration serves on, HTTP and gRPC."""
+    return str(config.get("http_options", {}).get("host", DEFAULT_HOST))
+
+
 def http_port_of(config: dict[str, Any]) -> int:
     """Return the port that a configuration serves HTTP on."""
     return int(config.get("http_options", {}).get("port", DEFAULT_PORT))
@@ -98,6 +107,21 @@ def check_bundles(config: dict[str, Any]) -> None:
 
     for app in serveflow_apps(config):
         load_cascade(AppArgs.model_validate(app.get("args") or {}).bundle_path)
+
+
+def check_access(config: dict[str, Any]) -> None:
+    """See that nobody gets in without a key but from this machine.
+
+    Raises:
+        SettingsError: A keys file is damaged, or an application has none and is to be served
+            beyond loopback.
+    """
+    for app in serveflow_apps(config):
+        keys_file = keys_file_of(AppArgs.model_validate(app.get("args") or {}).keys_file)
+        if keys_file is not None:
+            read_keys(keys_file)
+        elif not is_loopback(host_of(config)):
+            raise SettingsError(refusal(host_of(config)))
 
 
 def _check_app(path: Path, app: dict[str, Any]) -> None:

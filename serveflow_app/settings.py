@@ -82,6 +82,14 @@ class AppArgs(BaseModel):
     max_body_bytes: Annotated[
         int, Field(ge=1024, description="The most bytes of one submitted body.")
     ] = 16 * 1024 * 1024
+    keys_file: Annotated[
+        str | None,
+        Field(
+            pattern="^/",
+            description="Keys file of those who may ask (serveflow keys), by its whole path; by "
+            "default what SERVEFLOW_KEYS_FILE says. Without one the service keeps to loopback.",
+        ),
+    ] = None
 
     @property
     def bundle_path(self) -> Path:

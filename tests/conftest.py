@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.api_keys import editing, new_key
 from serveflow_app.ports import free_ports
 from serveflow_app.serve_config import default_config, load_config, override
 from serveflow_app.service import Service
@@ -79,32 +81,64 @@ def free_port() -> int:
 
 
 @dataclass(frozen=True)
+class Keyed:
+    """The application of the shared service that wants API keys."""
+
+    url: str
+    grpc_url: str
+    file: Path
+    keys: dict[str, str]  # edge-1 and edge-2, each its own; any; expired, once of edge-1
+
+
+@dataclass(frozen=True)
 class Running:
-    """The shared service: the same bundle behind two applications."""
+    """The shared service: the same bundle behind three applications."""
 
     service: Service
     separate: str  # address: 4 trackers, models in replicas of their own
     colocated: str  # address: 1 tracker, models inside the Router
     separate_grpc: str
     colocated_grpc: str
+    keyed: Keyed  # 1 tracker, models inside the Router, and keys
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One Ray Serve cluster for all tests that need one."""
     base = load_config(default_config())
     port = free_port()
     config = override(base, port=port, grpc_port=free_port(), args={"trackers": 4})
     (second,) = override(base, args={"trackers": 1, "placement": "colocated"})["applications"]
+    file = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    keys = _keys(file)
+    third = {**second, "name": "keyed", "route_prefix": "/keyed"}
+    third["args"] = {**third["args"], "keys_file": str(file)}
     second = {**second, "name": "colocated", "route_prefix": "/colocated"}
-    config["applications"].append(second)
+    config["applications"] += [second, third]
     with Service(config) as service:
         service.wait_ready()
         service.wait_ready(route_prefix="/colocated")
+        service.wait_ready(route_prefix="/keyed")
         yield Running(
             service,
             separate=service.url,
             colocated=f"{service.url}/colocated",
             separate_grpc=f"{service.grpc_url}/serveflow",
             colocated_grpc=f"{service.grpc_url}/colocated",
+            keyed=Keyed(f"{service.url}/keyed", f"{service.grpc_url}/keyed", file, keys),
         )
+
+
+def _keys(file: Path) -> dict[str, str]:
+    """Make a keys file, and return its keys."""
+    now = datetime.now(UTC)
+    ends = {"expired": now - timedelta(minutes=1), "edge-1": now + timedelta(days=1)}
+    made = {
+        what: new_key(collector, ends.get(what))
+        for what, collector in (
+            ("edge-1", "edge-1"), ("edge-2", "edge-2"), ("any", "*"), ("expired", "edge-1")
+        )
+    }  # fmt: skip
+    with editing(file) as entries:
+        entries += [one.entry for one in made.values()]
+    return {what: one.key for what, one in made.items()}

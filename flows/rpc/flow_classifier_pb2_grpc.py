@@ -30,7 +30,9 @@ class FlowClassifierServiceStub:
 
     Status codes: INVALID_ARGUMENT, the request is not what the service reads; RESOURCE_EXHAUSTED,
     it is over max_body_bytes, or the service is overloaded (try again later); UNAVAILABLE, a model
-    or the service does not answer (try again); INTERNAL, a defect of the service.
+    or the service does not answer (try again); INTERNAL, a defect of the service. Where the service
+    has keys, each call shows one as metadata `authorization: Bearer KEY`: UNAUTHENTICATED, none that
+    counts; PERMISSION_DENIED, another collector's.
 
     Where a service runs several applications, the metadata key `application` names the one meant.
     """
@@ -68,7 +70,9 @@ class FlowClassifierServiceServicer:
 
     Status codes: INVALID_ARGUMENT, the request is not what the service reads; RESOURCE_EXHAUSTED,
     it is over max_body_bytes, or the service is overloaded (try again later); UNAVAILABLE, a model
-    or the service does not answer (try again); INTERNAL, a defect of the service.
+    or the service does not answer (try again); INTERNAL, a defect of the service. Where the service
+    has keys, each call shows one as metadata `authorization: Bearer KEY`: UNAUTHENTICATED, none that
+    counts; PERMISSION_DENIED, another collector's.
 
     Where a service runs several applications, the metadata key `application` names the one meant.
     """
@@ -140,7 +144,9 @@ class FlowClassifierService:
 
     Status codes: INVALID_ARGUMENT, the request is not what the service reads; RESOURCE_EXHAUSTED,
     it is over max_body_bytes, or the service is overloaded (try again later); UNAVAILABLE, a model
-    or the service does not answer (try again); INTERNAL, a defect of the service.
+    or the service does not answer (try again); INTERNAL, a defect of the service. Where the service
+    has keys, each call shows one as metadata `authorization: Bearer KEY`: UNAUTHENTICATED, none that
+    counts; PERMISSION_DENIED, another collector's.
 
     Where a service runs several applications, the metadata key `application` names the one meant.
     """

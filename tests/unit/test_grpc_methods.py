@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,14 +14,22 @@ from grpc import StatusCode
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
+from deployments.access import Access, KeysFile
 from deployments.answers import Answers
+from deployments.api_keys import editing, new_key
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
 from deployments.grpc_methods import GrpcMethods
 from deployments.local import LocalTracker
 from deployments.metrics import Metrics
 from deployments.protocols import CascadeSpec, FastTiers
-from flows.errors import BodyTooLargeError, WireError, WireSchemaError
+from flows.errors import (
+    BodyTooLargeError,
+    ForbiddenError,
+    UnauthenticatedError,
+    WireError,
+    WireSchemaError,
+)
 from flows.packet import PACKET_DTYPE, Records
 from flows.rpc.flow_classifier_pb2 import (
     ClassifyBatchInPartsRequest,
@@ -41,6 +50,12 @@ class Context:
 
     code: StatusCode | None = None
     details = ""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
 
     def set_code(self, code: StatusCode) -> None:
         self.code = code
@@ -72,6 +87,7 @@ class Broken:
 def service(fast: FastTiers | None = None, spec: CascadeSpec = FAKE_SPEC) -> GrpcMethods:
     dispatcher = Dispatcher(spec, fast or FakeFastTiers(), [LocalTracker(spec)], FakeSlowTiers())
     methods = GrpcMethods()
+    methods.access = Access()
     metrics = cast(Metrics, Uncounted())
     methods.answers = Answers(spec, dispatcher, metrics, 1, MAX_BODY_BYTES)
     return methods
@@ -198,3 +214,78 @@ def test_a_label_that_there_is_not_is_refused() -> None:
     with pytest.raises(WireError, match="zebra"):
         asyncio.run(all_of(service().StreamVerdicts(request, context)))
     assert context.code is StatusCode.INVALID_ARGUMENT
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> tuple[GrpcMethods, str, Path]:
+    """A service that wants keys, a key of the collector `edge`, and the keys' file."""
+    file, made = tmp_path / "keys.yaml", new_key("edge")
+    with editing(file) as keys:
+        keys.append(made.entry)
+    methods = service()
+    methods.access = Access(KeysFile(file))
+    return methods, made.key, file
+
+
+def calls(
+    methods: GrpcMethods, context: Context, collector: str = "edge#1"
+) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+    """One call of each kind."""
+    packets = body(watermark_ns=NOW_NS, collector=collector)
+    parts = ClassifyBatchInPartsRequest(packets=packets)
+    watch = StreamVerdictsRequest(collector=collector)
+    return [
+        lambda: methods.GetSchema(GetSchemaRequest(), context),
+        lambda: methods.ClassifyBatch(ClassifyBatchRequest(packets=packets), context),
+        lambda: all_of(methods.ClassifyBatchInParts(parts, context)),
+        lambda: all_of(methods.StreamVerdicts(watch, context)),
+    ]
+
+
+@pytest.mark.parametrize("shown", [(), (("authorization", "Bearer sfk_nobodys"),)])
+def test_no_call_is_answered_without_a_key(keyed: Any, shown: tuple[tuple[str, str], ...]) -> None:
+    methods, _, _ = keyed
+    for i in range(4):
+        context = Context(*shown)
+        with pytest.raises(UnauthenticatedError):
+            asyncio.run(calls(methods, context)[i]())
+        assert context.code is StatusCode.UNAUTHENTICATED
+    assert methods.access.refused == {("bad_key" if shown else "no_key"): 4}
+
+
+def test_a_key_opens_its_own_collectors_flows_alone(keyed: Any) -> None:
+    methods, key, _ = keyed
+    context = Context(("authorization", f"Bearer {key}"))
+    for call in calls(methods, context)[:3]:
+        assert asyncio.run(call())
+    assert context.code is None
+    for call in calls(methods, context, "other#1")[1:]:
+        with pytest.raises(ForbiddenError):
+            asyncio.run(call())
+        assert context.code is StatusCode.PERMISSION_DENIED
+
+
+def test_nobody_watches_all_with_one_collectors_key(keyed: Any) -> None:
+    context = Context(("authorization", f"Bearer {keyed[1]}"))
+    with pytest.raises(ForbiddenError):
+        asyncio.run(all_of(keyed[0].StreamVerdicts(StreamVerdictsRequest(), context)))
+
+
+def test_a_watcher_leaves_when_its_key_is_revoked(keyed: Any) -> None:
+    methods, key, file = keyed
+
+    async def watch() -> None:
+        context = Context(("authorization", f"Bearer {key}"))
+        following = methods.StreamVerdicts(StreamVerdictsRequest(collector="edge"), context)
+        await anext(following)
+        await methods.ClassifyBatch(ClassifyBatchRequest(packets=LATE), context)
+        assert (await anext(following)).verdicts
+        await methods.ClassifyBatch(ClassifyBatchRequest(packets=LATE), context)
+        with editing(file) as keys:
+            keys.clear()
+        methods.access.keys.refresh()
+        with pytest.raises(UnauthenticatedError):
+            await anext(following)
+        assert context.code is StatusCode.UNAUTHENTICATED
+
+    asyncio.run(watch())
