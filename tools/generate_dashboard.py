@@ -1,4 +1,4 @@
-"""Make ``monitoring/grafana/serveflow.json``: run it after a change here, and commit what it writes.
+"""Make ``monitoring/grafana/serveflow.json``: run it after a change here and commit its work.
 
 ``tests/unit/test_monitoring.py`` fails when it was forgotten, and when a query names a metric that
 nobody exports.
@@ -60,6 +60,7 @@ def _quantiles(metric: str, by: str = "") -> dict[str, str]:
 
 
 _FLOWS = "ray_serveflow_flows_total"
+_ESCALATED = "ray_serveflow_escalated_flows_total"
 _VERDICTS = "ray_serveflow_verdicts_total"
 _COLLECTOR = "serveflow_collector"
 
@@ -69,7 +70,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Final verdicts", {"": _rate(_VERDICTS)}, "cps", kind="stat", width=4),
         Panel(
             "Settled on packet 1",
-            {"": f"1 - {_rate('ray_serveflow_escalated_flows_total')} / ({_rate(_FLOWS)} > 0)"},
+            {"": f"1 - {_rate(_ESCALATED)} / ({_rate(_FLOWS)} > 0)"},
             "percentunit",
             kind="stat",
             width=4,
@@ -109,7 +110,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Escalation",
             {
-                "escalated": f"{_rate('ray_serveflow_escalated_flows_total')} / ({_rate(_FLOWS)} > 0)"
+                "escalated": f"{_rate(_ESCALATED)} / ({_rate(_FLOWS)} > 0)",
             },
             "percentunit",
             most=1,
