@@ -1,4 +1,4 @@
-"""Prometheus scrapes the running service and a collector, and every query of ours finds its data."""
+"""Prometheus scrapes the running service and a collector; each query of ours finds its data."""
 
 from __future__ import annotations
 
