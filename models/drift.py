@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from flows.errors import BundleError
 from models.bundle import read_bundle, read_validation
+from models.manifest import VALIDATION_FOLDER
 from models.yardstick import route
 
 __all__ = ["DriftReference", "drift_reference", "psi"]
@@ -45,10 +45,9 @@ def drift_reference(bundle: Path) -> DriftReference | None:
         BundleError: It is damaged, incomplete or of another version.
     """
     contents = read_bundle(bundle, tiers=())
-    try:
-        kept = read_validation(bundle)
-    except BundleError:
-        return None  # the bundle itself has been read: it is whole and keeps none
+    if not (bundle / VALIDATION_FOLDER).is_dir():
+        return None
+    kept = read_validation(bundle)
     thresholds = [tier.class_thresholds or tier.threshold for tier in contents.tiers[:-1]]
     answered_by = route(kept.tiers, kept.sizes, thresholds)
     labels = np.stack([tier.labels for tier in kept.tiers])[answered_by, np.arange(len(kept.sizes))]

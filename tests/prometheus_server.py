@@ -20,6 +20,15 @@ from conftest import ROOT, free_port
 ALERTS = ROOT / "monitoring" / "alerts.yaml"
 DASHBOARD = ROOT / "monitoring" / "grafana" / "serveflow.json"
 
+OF_RAY = {
+    "ray_serve_deployment_replica_healthy",
+    "ray_component_cpu_percentage",
+    "ray_component_rss_bytes",
+    "ray_node_mem_used",
+    "ray_node_mem_total",
+}
+"""What we ask for of Ray's own; tests/serve finds each of them at a running service."""
+
 _SELECTOR = re.compile(r"\b(?:up\b|(?:ray_|serveflow_|serveflow:)[\w:]+)(?:\{[^}]*\})?")
 
 
