@@ -11,7 +11,7 @@ from typing import Any
 from ray import serve
 
 from deployments.local import LocalTracker
-from deployments.protocols import Absorb, Absorbed, CascadeSpec
+from deployments.protocols import CascadeSpec
 from deployments.tracker_metrics import TrackerMetrics
 
 __all__ = ["FlowTracker"]
@@ -29,11 +29,6 @@ class FlowTracker(LocalTracker):
         LocalTracker(spec).warm_up()
         super().__init__(spec)
         self._metrics = TrackerMetrics(serve.get_replica_context().deployment, self.join)
-
-    async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
-        """Take packets and marks of several collectors in; return what became due of each."""
-        self._metrics.changed()
-        return await super().absorb(requests)
 
     async def status(self) -> dict[str, Any]:
         """Return the tracker's incarnation and its conservation counters."""

@@ -12,7 +12,7 @@ from deployments.metric_names import METRICS
 __all__ = ["EVERY_S", "Counted", "Distribution", "Told"]
 
 EVERY_S = 5.0
-"""How often values are told to Ray, which itself exports them every 10 s."""
+"""How often values are told to Ray: it exports them every 10 s, and forgets a gauge after 20."""
 
 
 class Counted:
@@ -41,7 +41,7 @@ class Counted:
 
 
 class _Gauge:
-    """A gauge that is told what has changed; Ray goes on exporting what it was told last."""
+    """A gauge; Ray forgets it unless it is told again within 20 s, changed or not."""
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
         self._gauge = metrics.Gauge(
@@ -49,14 +49,10 @@ class _Gauge:
             description=text,
             tag_keys=labels,  # type: ignore[arg-type] # Ray declares a 1-tuple
         )
-        self._last: dict[tuple[str, ...], float] = {}
 
     def tell(self, value: float, **labels: str) -> None:
-        """Tell its value, if that has changed."""
-        key = tuple(labels.values())
-        if self._last.get(key) != value:
-            self._gauge.set(value, labels)
-            self._last[key] = value
+        """Tell its value."""
+        self._gauge.set(value, labels)
 
 
 class Told(_Gauge):

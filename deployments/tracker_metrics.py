@@ -11,7 +11,7 @@ __all__ = ["TrackerMetrics"]
 
 
 class TrackerMetrics:
-    """What one tracker tells Ray, now and then.
+    """What one tracker tells Ray, now and then, in its event loop.
 
     Args:
         deployment: Its deployment's name, which ends in the tracker's number.
@@ -21,17 +21,12 @@ class TrackerMetrics:
     def __init__(self, deployment: str, join: Join) -> None:
         self._tracker = deployment.rpartition("-")[2]
         self._join = join
-        self._timer: asyncio.TimerHandle | None = None
         self._open = Told("serveflow_open_flows")
         self._lost = Counted("serveflow_lost_flows_total")
-        self._publish()
+        self._task = asyncio.get_running_loop().create_task(self._go_on())
 
-    def changed(self) -> None:
-        """Note that the state has changed."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._publish)
-
-    def _publish(self) -> None:
-        self._timer = None
-        self._open.tell(self._join.open_flows, tracker=self._tracker)
-        self._lost.tell(self._join.counters.flows_lost, tracker=self._tracker)
+    async def _go_on(self) -> None:
+        while True:
+            self._open.tell(self._join.open_flows, tracker=self._tracker)
+            self._lost.tell(self._join.counters.flows_lost, tracker=self._tracker)
+            await asyncio.sleep(EVERY_S)

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 
 from collectors.sender import HttpSender
-from flows.errors import ServeFlowError
+from flows.errors import ServiceError
 from flows.packet import PACKET_DTYPE
 from flows.wire import PacketBatch
 from serveflow_app.serve_config import default_config, load_config, override
@@ -30,6 +30,7 @@ _NOW_NS = 1_700_000_000 * 10**9
 _GONE_S = 65.0  # after a minute of silence a collector has gone
 _TOLD_S = 20.0  # until metrics are told to Ray and exported by it
 _SECONDS_OF_TROUBLE = 25.0
+_RETRY_S = 0.1
 
 
 def _packets(n: int, first_flow: int) -> np.ndarray:
@@ -44,10 +45,11 @@ def _packets(n: int, first_flow: int) -> np.ndarray:
 def _submit(url: str, collector: str, first_flow: int, n: int, late_s: int = 0) -> None:
     with HttpSender(url) as sender:
         packets = _packets(n, first_flow)
+        # To be refused is what it is for; and then collectors wait, too.
         try:
             list(sender.submit(PacketBatch(collector, _NOW_NS + late_s * 10**9, packets)))
-        except ServeFlowError as error:  # that is what it is for
-            print(f"{collector}: {str(error)[:90]}", flush=True)
+        except ServiceError:
+            time.sleep(_RETRY_S)
 
 
 def _keep_busy(url: str, number: int, until_s: float) -> None:

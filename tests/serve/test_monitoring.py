@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import os
 import shutil
 import signal
 import subprocess
@@ -59,7 +58,7 @@ def scraped(
         collector(folder, running.separate, metrics, test_runs),
     ):
         # Drift is told of windows of 2,000 flows, and a run holds fewer.
-        assert cli("replay", test_runs, "--to", running.separate, "--rate", "0").status == 0
+        assert cli("replay", test_runs, "--to", running.separate).status == 0
         nonsense(running.separate)
         yield server
 
@@ -69,30 +68,30 @@ def collector(folder: Path, to: str, metrics: str, runs: Path) -> Iterator[None]
     """Let a collector watch a folder into which the captures of ``runs`` are put."""
     watched = folder / "captures"
     watched.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from serveflow_app.cli import main; main()",
-         "collect", "--watch", str(watched), "--to", to, "--metrics", metrics,
-         "--sink", f"eve:{folder / 'eve.json'}", "--spool", str(folder / "spool")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    with (folder / "collector.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from serveflow_app.cli import main; main()",
+             "collect", str(watched), "--watch", "--to", to, "--metrics", metrics,
+             "--sink", f"eve:{folder / 'eve.json'}", "--spool", str(folder / "spool")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
     try:
         for run in sorted(runs.glob("*.pcap")):
             shutil.copy(run, watched)
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        assert process.wait(60) == 0, (folder / "collector.log").read_text()[-2000:]
 
 
 def nonsense(url: str) -> None:
-    """Send what makes no sense: a body that is no batch, and packets that cannot be."""
+    """Send what makes no sense: no batch, packets that cannot be, and one packet twice."""
     headers = {"content-type": ARROW_STREAM}
     answer = httpx.post(f"{url}/v1/batches", content=b"x", headers=headers, trust_env=False)
     assert answer.status_code == 422
-    packets = np.zeros(3, PACKET_DTYPE)
-    packets["flow_id"] = [1, 1, 2]
-    packets["packet_index"] = 255  # deeper than any bundle looks
-    packets["ip_version"] = 9
+    packets = np.zeros(4, PACKET_DTYPE)
+    packets["flow_id"] = [1, 1, 2, 2]
+    packets["packet_index"] = [255, 254, 0, 0]  # deeper than any bundle looks, and the same
     with HttpSender(url) as sender:
         list(sender.submit(PacketBatch("nonsense", 1, packets)))
 
