@@ -1,5 +1,5 @@
 # The collector: no Ray, no torch. Build it in the repository:
-#   docker build -f docker/collector.Dockerfile -t serveflow-collector:0.1.0 .
+#   docker build -f docker/collector.Dockerfile -t serveflow/serveflow-collector:0.1.0 .
 # The base by its digest, so that it is the same one every time:
 #   docker buildx imagetools inspect python:3.11-slim-bookworm
 #   docker build --build-arg BASE=python:3.11-slim-bookworm@sha256:… …
