@@ -39,6 +39,7 @@ LABEL org.opencontainers.image.title="ServeFlow collector" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9105/healthz', timeout=4)"]
+# (With `--metrics off` or elsewhere it has to be switched off: --no-healthcheck.)
 # Captures and pipes need no right. To watch an interface takes root with CAP_NET_RAW and nothing else
 # (capabilities of a file have no effect where privileges may not grow):
 #   docker run --user 0 --cap-drop ALL --cap-add NET_RAW --security-opt no-new-privileges --network host …
