@@ -11,7 +11,7 @@ from deployments.dispatch import Dispatcher
 from deployments.drift_watch import DriftWatch
 from deployments.latency_counts import PARTS, LatencyCounts
 from deployments.protocols import CascadeSpec
-from deployments.ray_metrics import EVERY_S, Counted, Distribution, Told
+from deployments.ray_metrics import Counted, Distribution, Told, tell_again_and_again
 from flows.packet import Records
 from flows.records import joined, picked
 from models.drift import DriftReference
@@ -65,7 +65,7 @@ class Metrics:
         self._distributions = {
             part: Distribution(f"serveflow_{part}_seconds", spec.tiers) for part in PARTS
         }
-        self._task = asyncio.get_running_loop().create_task(self._go_on())
+        self._task = asyncio.get_running_loop().create_task(tell_again_and_again(self._publish))
 
     def verdicts(self, part: Records, stayed_ns: int) -> None:
         """Take in one part of an answer.
@@ -99,11 +99,6 @@ class Metrics:
         self._latencies.add(finals, stayed_ns)
         if self._drift is not None:
             self._drift.add(finals)
-
-    async def _go_on(self) -> None:
-        while True:
-            await self._publish()
-            await asyncio.sleep(EVERY_S)
 
     async def _publish(self) -> None:
         """Tell Ray all there is; in pieces, as batches must not wait for it."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
 import numpy as np
 import numpy.typing as npt
 from ray.serve import metrics
@@ -9,10 +13,22 @@ from ray.serve import metrics
 from deployments.latency_counts import BOUNDS_S
 from deployments.metric_names import METRICS
 
-__all__ = ["EVERY_S", "Counted", "Distribution", "Told"]
+__all__ = ["EVERY_S", "Counted", "Distribution", "Told", "tell_again_and_again"]
+
+_LOG = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 """How often values are told to Ray: it exports them every 10 s, and forgets a gauge after 20."""
+
+
+async def tell_again_and_again(tell: Callable[[], Awaitable[None]]) -> None:
+    """Call ``tell`` every :data:`EVERY_S`; what it raises is logged, and it is called again."""
+    while True:
+        try:
+            await tell()
+        except Exception:
+            _LOG.exception("metrics could not be told to Ray; they will be tried again")
+        await asyncio.sleep(EVERY_S)
 
 
 class Counted:

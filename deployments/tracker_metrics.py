@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from deployments.ray_metrics import EVERY_S, Counted, Told
+from deployments.ray_metrics import Counted, Told, tell_again_and_again
 from flows.join import Join
 
 __all__ = ["TrackerMetrics"]
@@ -23,10 +23,8 @@ class TrackerMetrics:
         self._join = join
         self._open = Told("serveflow_open_flows")
         self._lost = Counted("serveflow_lost_flows_total")
-        self._task = asyncio.get_running_loop().create_task(self._go_on())
+        self._task = asyncio.get_running_loop().create_task(tell_again_and_again(self._publish))
 
-    async def _go_on(self) -> None:
-        while True:
-            self._open.tell(self._join.open_flows, tracker=self._tracker)
-            self._lost.tell(self._join.counters.flows_lost, tracker=self._tracker)
-            await asyncio.sleep(EVERY_S)
+    async def _publish(self) -> None:
+        self._open.tell(self._join.open_flows, tracker=self._tracker)
+        self._lost.tell(self._join.counters.flows_lost, tracker=self._tracker)

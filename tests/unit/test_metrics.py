@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments import metrics as router_metrics
-from deployments import ray_metrics, tracker_metrics
+from deployments import ray_metrics
 from deployments.answers import Answers
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
@@ -56,8 +55,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Series:
 
     monkeypatch.setattr(ray_metrics.metrics, "Counter", Fake)
     monkeypatch.setattr(ray_metrics.metrics, "Gauge", Fake)
-    for module in (router_metrics, tracker_metrics):
-        monkeypatch.setattr(module, "EVERY_S", SOON_S)
+    monkeypatch.setattr(ray_metrics, "EVERY_S", SOON_S)
     return series
 
 
@@ -179,6 +177,29 @@ def test_a_tracker_tells_how_many_flows_it_holds(told: Series) -> None:
         assert total(told, "serveflow_open_flows", tracker="3") == tracker.join.open_flows > 0
 
     asyncio.run(run())
+
+
+def test_what_ray_does_not_take_is_said_and_told_again(
+    told: Series, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    async def tell() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise RuntimeError("Ray is away")
+
+    async def run() -> None:
+        task = asyncio.create_task(ray_metrics.tell_again_and_again(tell))
+        await asyncio.sleep(10 * SOON_S)
+        assert not task.done()
+
+    asyncio.run(run())
+    assert calls > 3
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "metrics could not be told to Ray"
+    ] * 2
 
 
 def test_labels_are_of_a_closed_set() -> None:
