@@ -23,6 +23,7 @@ test: install ## Run all tests
 	tools/need.sh tcpdump
 	tools/need.sh tcpreplay
 	tools/need.sh curl
+	tools/need.sh prometheus
 	command -v ip >/dev/null || tools/need.sh --package iproute2
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 

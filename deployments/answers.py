@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from deployments.dispatch import Dispatcher
 from deployments.protocols import CascadeSpec, TrackersAwayError
 from deployments.watchers import Watchers
-from flows.errors import BodyTooLargeError, OverloadedError
+from flows.errors import BodyTooLargeError, OverloadedError, WireError
 from flows.packet import Records
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
@@ -100,7 +101,12 @@ class Answers:
         """
         if len(body) > self.max_body_bytes:
             raise too_large(self.max_body_bytes)
-        opened = open_batch(body, with_header=self.spec.needs_header)
+        try:
+            opened = open_batch(body, with_header=self.spec.needs_header)
+        except WireError:
+            self._dispatcher.counters.batches_malformed += 1
+            self._metrics.changed()
+            raise
         self.make_sure_of_room(opened.new_flows)  # before it costs anything more
         return opened.read()
 
@@ -118,9 +124,11 @@ class Answers:
 
     async def parts(self, batch: PacketBatch) -> AsyncGenerator[Records, None]:
         """Yield the verdicts on ``batch``, ``VERDICT_DTYPE [n]``, in up to two parts."""
+        begin_ns = time.perf_counter_ns()
+        self._metrics.changed()
         try:
             async for part in self._dispatcher.handle(batch):
-                self._metrics.verdicts(part)
+                self._metrics.verdicts(part, time.perf_counter_ns() - begin_ns)
                 self.watchers.publish(batch.collector, part)
                 yield part
         finally:

@@ -24,6 +24,7 @@ class DispatchCounters:
 
     batches: int = 0
     batches_refused: int = 0  # nothing of them was taken in, so no packet of theirs counts below
+    batches_malformed: int = 0  # bodies that are no packet batch
     flows_refused: int = 0
     packets_in: int = 0
     packets_applied: int = 0  # judged, kept by a tracker, or their flow had its answer already
@@ -35,6 +36,7 @@ class DispatchCounters:
     flows_escalated: int = 0
     flows_settled: int = 0
     finals: dict[tuple[int, Reason], int] = field(default_factory=dict)  # by tier and reason
+    tracker_restarts: dict[int, int] = field(default_factory=dict)  # by tracker
 
     def fast(self, verdicts: Records) -> None:
         """Count what the fast tiers said, ``VERDICT_DTYPE [n]``."""
@@ -48,6 +50,10 @@ class DispatchCounters:
         """Count what the deeper tiers said, ``VERDICT_DTYPE [n]``."""
         self.flows_settled += self._count(verdicts)
 
+    def restarted(self, tracker: int) -> None:
+        """Count that a tracker is another one than before."""
+        self.tracker_restarts[tracker] = self.tracker_restarts.get(tracker, 0) + 1
+
     def to_dict(self) -> dict[str, Any]:
         """Return the counters by name; final verdicts by tier, and by reason."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
@@ -60,7 +66,7 @@ class DispatchCounters:
 
     def copy(self) -> DispatchCounters:
         """Return the counters as they are now."""
-        return replace(self, finals=dict(self.finals))
+        return replace(self, finals=dict(self.finals), tracker_restarts=dict(self.tracker_restarts))
 
     def _count(self, verdicts: Records) -> int:
         """Count the final ones, and return how many they are."""

@@ -60,6 +60,11 @@ class Dispatcher:
         return self._settling.incarnations
 
     @property
+    def waiting_flows(self) -> int:
+        """Flows whose first answer has not left."""
+        return self._waiting
+
+    @property
     def unsettled_flows(self) -> int:
         """Flows that the deeper tiers have before them."""
         return self._settling.asked_flows

@@ -14,6 +14,7 @@ from ray import serve
 from deployments.local import LocalTracker
 from deployments.packed import PackedAbsorb, PackedAbsorbed, pack_absorbed, unpack_absorb
 from deployments.protocols import Absorb, Absorbed, CascadeSpec
+from deployments.tracker_metrics import TrackerMetrics
 from flows.failpoints import failpoint
 
 __all__ = ["FlowTracker"]
@@ -31,6 +32,7 @@ class FlowTracker(LocalTracker):
         LocalTracker(spec).warm_up()
         super().__init__(spec)
         self._exit = failpoint("tracker_exit")
+        self._metrics = TrackerMetrics(serve.get_replica_context().deployment, self.join)
 
     async def absorb(self, requests: list[Absorb]) -> list[Absorbed]:
         """See :class:`deployments.protocols.Tracker`."""

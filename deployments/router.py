@@ -38,6 +38,7 @@ from deployments.streamed import StreamedResponse
 from flows.errors import BodyTooSlowError, OverloadedError
 from flows.wire import ARROW_STREAM, MAX_BATCH_PACKETS, NEW_FLOWS, PacketBatch, new_flows_of
 from models.cascade import load_cascade
+from models.drift import drift_reference
 
 __all__ = ["Router", "RouterSettings", "api"]
 
@@ -113,7 +114,7 @@ class Router(GrpcMethods, BusyTime):
         self.answers = Answers(
             settings.spec,
             self._dispatcher,
-            Metrics(settings.spec, self._dispatcher.counters),
+            Metrics(settings.spec, self._dispatcher, drift_reference(settings.bundle)),
             len(trackers),
             settings.max_body_bytes,
         )

@@ -242,7 +242,10 @@ class Settling:
         self, lane: _Lane, incarnation: str, collector: str, waiting: list[Settlement]
     ) -> None:
         """Remember a tracker's incarnation; to a collector it may be news, so a part must leave."""
-        if self.incarnations.get(lane.number) != incarnation or len(lane.told) > _REMEMBERED:
+        known = self.incarnations.get(lane.number)
+        if known not in (None, incarnation):
+            self._counters.restarted(lane.number)
+        if known != incarnation or len(lane.told) > _REMEMBERED:
             self.incarnations[lane.number] = incarnation
             lane.told.clear()
         if waiting and collector not in lane.told:

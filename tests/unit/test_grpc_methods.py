@@ -67,7 +67,7 @@ class Context:
 class Uncounted:
     """Stands for the metrics."""
 
-    def verdicts(self, part: Records) -> None:
+    def verdicts(self, part: Records, stayed_ns: int) -> None:
         pass
 
     def changed(self) -> None:
