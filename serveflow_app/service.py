@@ -27,7 +27,7 @@ from serveflow_app.processes import end_session
 from serveflow_app.serve_config import grpc_port_of, http_port_of, serveflow_apps
 from serveflow_app.settings import DEFAULT_HOST, AppArgs
 
-__all__ = ["Service", "service_environment"]
+__all__ = ["Service", "service_environment", "service_settings"]
 
 _STOP_S = 40.0
 _ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
@@ -60,6 +60,11 @@ _ENVIRONMENT = {
 def service_environment() -> dict[str, str]:
     """Return the environment that the service runs in; what is set already stays."""
     return {**_ENVIRONMENT, **os.environ}
+
+
+def service_settings(config: dict[str, Any]) -> dict[str, str]:
+    """Return the environment that a configuration wants, for those who start it another way."""
+    return {**_grpc_environment(config), **_ENVIRONMENT}
 
 
 def _proxy_environment(folder: Path) -> dict[str, str]:
