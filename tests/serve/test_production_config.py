@@ -17,7 +17,7 @@ from serveflow_app.serve_config import load_config
 from serveflow_app.service import Service
 from verdict_lines import read_verdicts
 
-pytestmark = [pytest.mark.serve, pytest.mark.e2e]
+pytestmark = [pytest.mark.serve, pytest.mark.e2e, pytest.mark.timeout(500)]
 
 
 def production_config(root: Path, folder: Path) -> dict[str, Any]:
