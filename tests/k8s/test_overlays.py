@@ -16,6 +16,8 @@ from tools.manifests.objects import build
 from tools.manifests.scanners import core_problems, read_accepted, security_findings
 from tools.manifests.schemas import CUSTOM_KINDS, schema_folder, schema_problems
 
+pytest_plugins = ["built_overlays"]
+
 Built = dict[str, list[dict[str, Any]]]
 OVERLAYS = ["dev", "production"]
 HEAD = "spec.rayClusterConfig.headGroupSpec.template.spec"

@@ -11,6 +11,8 @@ from broken_objects import GONE, changed
 from tools.manifests.check import rule_problems
 from tools.manifests.objects import ray_service
 
+pytest_plugins = ["built_overlays"]
+
 RAY, COLLECTOR = "RayService/serveflow", "DaemonSet/serveflow-collector"
 CLUSTER = "spec.rayClusterConfig"
 HEAD = f"{CLUSTER}.headGroupSpec"

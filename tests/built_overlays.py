@@ -1,4 +1,4 @@
-"""The overlays, built once."""
+"""The overlays of ``k8s/``, built once; a plugin of the tests that want them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import pytest
 from tools.manifests.check import ROOT
 from tools.manifests.objects import build
 
-OVERLAYS = ("dev", "production")
+__all__ = ["built", "production"]
+
+_OVERLAYS = ("dev", "production")
 
 
 @pytest.fixture(scope="session")
 def built() -> dict[str, list[dict[str, Any]]]:
     """The objects of each overlay."""
-    return {name: build(ROOT / "k8s" / "overlays" / name) for name in OVERLAYS}
+    return {name: build(ROOT / "k8s" / "overlays" / name) for name in _OVERLAYS}
 
 
 @pytest.fixture(scope="session")
 def production(built: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The objects of the overlay of which there is most to check."""
     return built["production"]
