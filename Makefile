@@ -4,10 +4,10 @@ BIN := .venv/bin
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help install demo test check serve bench lab train clean
+.PHONY: help install install-k8s demo test check check-k8s serve bench lab train clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 .venv/.installed: pyproject.toml constraints.txt tools/install.sh
 	tools/install.sh "$(PYTHON)"
@@ -15,23 +15,32 @@ help: ## Say what there is
 
 install: .venv/.installed ## Make .venv with everything in it
 
+.venv-k8s/.installed: tools/k8s-requirements.txt tools/install_k8s_tools.sh
+	tools/install_k8s_tools.sh "$(PYTHON)"
+	touch $@
+
+install-k8s: install .venv-k8s/.installed ## Make .venv-k8s with what manifests are checked with
+
 demo: install ## Start the service, replay the embedded test runs, sum up
 	$(BIN)/serveflow demo
 
-test: install ## Run all tests
+test: install ## Run all tests but those of check-k8s
 	tools/need.sh tshark
 	tools/need.sh tcpdump
 	tools/need.sh tcpreplay
 	tools/need.sh curl
 	tools/need.sh prometheus
 	command -v ip >/dev/null || tools/need.sh --package iproute2
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/k8s
 
 check: install ## Lint, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_house.py
+
+check-k8s: install-k8s ## Build and check what stands in k8s/, docker/, proto/ and monitoring/
+	$(BIN)/python -m pytest -q tests/k8s
 
 serve: install ## Serve on 127.0.0.1:8000 until Ctrl-C
 	$(BIN)/serveflow serve
@@ -52,4 +61,4 @@ train: install ## Train the embedded bundles anew
 		--out models/embedded_accurate
 
 clean: ## Remove what was built
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-k8s build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

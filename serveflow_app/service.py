@@ -34,7 +34,7 @@ from serveflow_app.serve_config import (
 )
 from serveflow_app.settings import DEFAULT_HOST, AppArgs
 
-__all__ = ["Service", "service_environment"]
+__all__ = ["Service", "service_environment", "service_settings"]
 
 _STOP_S = 40.0
 _ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
@@ -82,6 +82,11 @@ def _haproxy_environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY_SCRIPT),
         "SERVEFLOW_HAPROXY": get_haproxy_binary(),
     }
+
+
+def service_settings(config: dict[str, Any]) -> dict[str, str]:
+    """Return the environment that a configuration wants, for those who start it another way."""
+    return {**_grpc_environment(config), **_ENVIRONMENT}
 
 
 def _proxy_environment(folder: Path) -> dict[str, str]:

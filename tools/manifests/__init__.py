@@ -1,0 +1,1 @@
+"""Making and checking what stands in ``k8s/``."""
