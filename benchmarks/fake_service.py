@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from collectors.fakes import FAKE_SCHEMA, FakeService
 from flows.errors import ServiceError
-from flows.wire import ARROW_STREAM, VerdictWriter, decode_batch
+from flows.verdict_wire import VerdictWriter
+from flows.wire import ARROW_STREAM, decode_batch
 
 __all__ = ["FakeHttpService"]
 

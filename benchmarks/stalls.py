@@ -22,7 +22,7 @@ from flows.errors import ServeFlowError
 from flows.ids import slots_of
 from flows.rpc.flow_classifier_pb2 import StreamVerdictsRequest
 from flows.rpc.flow_classifier_pb2_grpc import FlowClassifierServiceStub
-from flows.wire import VerdictReader
+from flows.verdict_wire import VerdictReader
 
 __all__ = ["Seen", "TrackerWatch", "silences"]
 
