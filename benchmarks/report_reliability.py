@@ -93,7 +93,8 @@ def soak_block(results: Kept) -> str:
         f"{result['seconds']:,.0f} s; load generator: {load['answered_per_second']:,.0f} final "
         f"verdicts/s, {load['lost_flows']:,} flows lost; collector: {collector['flows']:,} flows, "
         f"{collector['open']:,} open, {collector['refused_flows']:,} refused. Slopes by least "
-        f"squares, over what follows the first 40 % of the time.\n{source(name, result)}"
+        "squares, over what follows the first 40 % of the time; files are connections too.\n"
+        f"{source(name, result)}"
     )
 
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ __all__ = ["SoakSettings", "measure_soak", "slope_per_minute"]
 _LOOK_S = 2.0
 _WARM_SHARE = 0.4  # of the time, in which caches fill and heaps find their size
 _MOST_COPIES = 255
+_LONGER_S = 20.0  # than the load: the collector is not to be seen ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def measure_soak(
         capture = folder / "long.pcap"
         write_long_capture(settings.captures, _MOST_COPIES // len(settings.captures), capture)
         with started(config_under_test(settings.config)) as (service, _):
-            collector = Collected(service.url, folder, capture, settings.seconds, spool=True)
+            seconds = settings.seconds + _LONGER_S
+            collector = Collected(service.url, folder, capture, seconds, spool=True)
             pids = {"service": service.pid or 0, "collector": collector.pid}
             load = RateSettings(
                 settings.captures, "http", None, None, None, None, service.url, settings.rate,
@@ -89,7 +91,9 @@ def measure_soak(
     return {
         "seconds": settings.seconds,
         "most_mib_per_minute": max(grows.values(), default=None),
-        "files_constant": all(len(set(one["open_files"])) == 1 for one in processes.values()),
+        "most_files_per_minute": max(
+            (one["open_files_per_minute"] for one in processes.values()), default=None
+        ),
         "processes": processes,
         "load": {key: measured[key] for key in ("answered_per_second", "flows", "lost_flows")},
         "collector": {key: told[key] for key in ("flows", "final", "open", "refused_flows")},
@@ -97,7 +101,7 @@ def measure_soak(
     }
 
 
-def slope_per_minute(at_s: list[float], values: list[float]) -> float:
+def slope_per_minute(at_s: Sequence[float], values: Sequence[float]) -> float:
     """Return by how much values grow a minute, by least squares; 0 of fewer than three."""
     if len(at_s) < 3:
         return 0.0
@@ -118,6 +122,7 @@ def _slopes(looks: list[_Look]) -> dict[str, Any]:
                 [look.at_s for look in own], [look.memory_mib[name] for look in own]
             ),
             "open_files": [min(files), max(files)],
+            "open_files_per_minute": slope_per_minute([look.at_s for look in own], files),
             "looks": len(own),
         }
     return found

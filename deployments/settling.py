@@ -44,7 +44,7 @@ class Pace:
     """
 
     gather_s: float = 0.0
-    tracker_timeout_s: float = 2.0
+    tracker_timeout_s: float = 0.8
     retry_after_s: float = 1.0
     calls: int = 2
 
