@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from models.goals import Assignment
+from models.train_settings import TrainSettings
 from models.uncertainty import SCORES
 
-__all__ = ["CandidateReport", "TierReport", "TrainReport", "card_text"]
+__all__ = ["CandidateReport", "TierReport", "TrainReport", "card_text", "wanted_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +206,21 @@ def _ports_text(by_port: dict[str, dict[str, float]]) -> str:
         for name, own in by_port.items()
     ]
     return f"\nWeighted F1 {'; '.join(told)}.\n"
+
+
+def wanted_text(settings: TrainSettings, found: Assignment) -> str:
+    """Return what a cascade's thresholds were chosen for, and whether that was had."""
+    limit = ""
+    if np.isfinite(settings.goal.max_cost_us):
+        limit = f" and the models take at most {settings.goal.max_cost_us:g} µs a flow on average"
+    text = (
+        f"`{settings.operating_point}`, chosen by training: the shortest waits at which the loss "
+        f"of weighted F1 and of accuracy is bounded by {100 * settings.max_f1_loss:g} percentage "
+        f"points{limit}. `serveflow tune` chooses anew, without training."
+    )
+    if settings.goal.met(found):
+        return text
+    return (
+        f"{text} No cascade of these models does both: this one takes {found.cost_us:.1f} µs, at a "
+        f"bound of {100 * found.loss_bound:.2f} points; cost comes before loss then."
+    )

@@ -28,13 +28,19 @@ from models.costs import COST_BATCH, cost_us
 from models.dataset import Dataset, Progress, load_dataset
 from models.features import Sight
 from models.gates import assurance
-from models.goals import NEVER, Assignment
+from models.goals import NEVER
 from models.inputs import see
 from models.metrics import accuracy, f1_scores
 from models.novelty_training import novelty_of
 from models.recalibration import recalibrated
 from models.resampling import CONFIDENCE, Resampled
-from models.train_report import CandidateReport, TierReport, TrainReport, card_text
+from models.train_report import (
+    CandidateReport,
+    TierReport,
+    TrainReport,
+    card_text,
+    wanted_text,
+)
 from models.train_settings import BALANCED_COST_US, TrainSettings
 from models.uncertainty import risk_coverage
 from models.validation import Validation
@@ -354,7 +360,7 @@ def _write(
     section = operating_point(
         assignment,
         [(model.name, model.depth) for model in models],
-        wanted=_wanted(settings) + _unmet(settings, assignment),
+        wanted=wanted_text(settings, assignment),
         guaranteed=bounded_text(report.groups),
         flows=report.flows,
         groups=report.groups,
@@ -374,27 +380,6 @@ def _write(
     model_version = write_bundle(contents, out, validation)
     seconds = round(time.monotonic() - begin_s, 1)
     return replace(report, model_version=model_version, seconds=seconds)
-
-
-def _wanted(settings: TrainSettings) -> str:
-    limit = ""
-    if np.isfinite(settings.goal.max_cost_us):
-        limit = f" and the models take at most {settings.goal.max_cost_us:g} µs a flow on average"
-    return (
-        f"`{settings.operating_point}`, chosen by training: the shortest waits at which the loss "
-        f"of weighted F1 and of accuracy is bounded by {100 * settings.max_f1_loss:g} percentage "
-        f"points{limit}. `serveflow tune` chooses anew, without training."
-    )
-
-
-def _unmet(settings: TrainSettings, found: Assignment) -> str:
-    """Return a warning where no cascade keeps to both limits: then cost comes before loss."""
-    if settings.goal.met(found):
-        return ""
-    return (
-        f" No cascade of these models does both: this one takes {found.cost_us:.1f} µs, at a bound "
-        f"of {100 * found.loss_bound:.2f} points."
-    )
 
 
 def _made_with() -> dict[str, str]:
