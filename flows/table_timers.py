@@ -45,6 +45,7 @@ SPOKES = 2_048
 """Spokes of the wheel. What lies further ahead waits in the last one, and moves on from there."""
 
 _LEAST_SHIFT = 20  # about a millisecond
+_LOOK_AHEAD = 64  # spokes; a slow wire would turn the wheel at each packet
 _NONE = -1
 _HEAD = -2  # and below: the first flow of a spoke has _HEAD - spoke before it
 
@@ -95,8 +96,10 @@ def insert(
     links[e].due_ns = due_ns
     ahead = (due_ns >> state[SHIFT]) - state[TURN]
     if ahead > 0:
-        spoke = (state[TURN] + min(ahead, SPOKES - 1)) & (SPOKES - 1)
+        at = state[TURN] + min(ahead, SPOKES - 1)
+        spoke = at & (SPOKES - 1)
         _put(links, wheel, spoke, _NONE, e, np.int64(wheel[spoke]))
+        state[EARLIEST] = min(state[EARLIEST], at << state[SHIFT])
     else:
         _put_in_order(entries, links, wheel, state, e)
 
@@ -233,11 +236,18 @@ def _cut(entries: Records, links: Records, e: int) -> Any:
 def next_due(
     links: Records, wheel: npt.NDArray[np.int32], state: npt.NDArray[np.int64]
 ) -> tuple[Any, Any]:
-    """Return which flow may be over first, and when; -1: none is before the wheel's next turn."""
+    """Return which flow may be over first, and when; -1: none is before the wheel's next turn.
+
+    That is when a spoke is reached that holds flows.
+    """
     e = np.int64(wheel[state[TURN] & (SPOKES - 1)])
-    if e < 0:
-        return e, (state[TURN] + 1) << state[SHIFT]
-    return e, np.int64(links[e].due_ns)
+    if e >= 0:
+        return e, np.int64(links[e].due_ns)
+    spoke = state[TURN] + 1
+    last = spoke + _LOOK_AHEAD
+    while spoke < last and wheel[spoke & (SPOKES - 1)] < 0:
+        spoke += 1
+    return e, spoke << state[SHIFT]
 
 
 @inlined
