@@ -50,6 +50,7 @@ api = Api(
     "that is sure enough.",
     docs_url="/docs",
     redoc_url=None,
+    redirect_slashes=False,  # a redirect would repeat whatever host the client named
 )
 add_problem_handlers(api)
 
