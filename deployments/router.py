@@ -53,6 +53,7 @@ api = Api(
     "that is sure enough.",
     docs_url="/docs",
     redoc_url=None,
+    redirect_slashes=False,  # a redirect would repeat whatever host the client named
 )
 add_problem_handlers(api)
 api.add_middleware(Front, api=api, path=_PATH, answer=answer_of_replica)

@@ -31,17 +31,29 @@ def unchecked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Servi
         yield service
 
 
+def told(service: Service) -> str:
+    """Return what Ray says of the deployment, in the log or at the dashboard."""
+    log = service.log.read_text(errors="replace")
+    try:
+        found = httpx.get(
+            f"{service.dashboard}/api/serve/applications/", timeout=3, trust_env=False
+        )
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return log
+    return log + found.text
+
+
 def test_the_router_refuses_to_start_beyond_loopback_without_keys(unchecked: Service) -> None:
-    said = "serving on 0.0.0.0 would let anybody in"
     for _ in range(150):
-        assert unchecked.running, unchecked.tail()
-        if said in unchecked.log.read_text(errors="replace"):
+        running = unchecked.running  # asked first: what it said last is in the log then
+        if "serving on 0.0.0.0 would let anybody in" in told(unchecked):
             break
+        assert running, unchecked.tail()
         time.sleep(1)
     else:
         pytest.fail(unchecked.tail())
     try:
         answer = httpx.get(f"{unchecked.url}/v1/schema", timeout=3, trust_env=False)
     except httpx.HTTPError:
-        return
+        return  # nobody there
     assert answer.status_code in (404, 500, 503), "HAProxy, with nobody behind it"
