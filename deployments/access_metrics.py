@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ray.serve import metrics
 
+from deployments.metric_names import METRICS
+
 __all__ = ["AccessMetrics"]
 
 
@@ -11,11 +13,8 @@ class AccessMetrics:
     """The counter of one Router replica: a refusal costs some 20 µs, who is let in nothing."""
 
     def __init__(self) -> None:
-        self._refused = metrics.Counter(
-            "serveflow_access_refused_total",
-            description="Requests refused for want of the right API key, by what was wrong.",
-            tag_keys=("reason",),
-        )
+        told = METRICS["serveflow_access_refused_total"]
+        self._refused = metrics.Counter(told.name, told.text, tag_keys=("reason",))
 
     def refused(self, reason: str) -> None:
         """Count a refusal."""

@@ -66,6 +66,12 @@ _METRICS = (
     ),
     Metric("serveflow_malformed_batches_total", "counter", "Bodies that are no packet batch."),
     Metric(
+        "serveflow_access_refused_total",
+        "counter",
+        "Requests refused for want of the right API key, by what was wrong.",
+        ("reason",),
+    ),
+    Metric(
         "serveflow_waiting_flows",
         "gauge",
         "Flows that wait for their first answer; the most since it was told last.",

@@ -165,6 +165,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "malformed packets": _rate("ray_serveflow_malformed_packets_total"),
                 "batches": _rate("ray_serveflow_batches_total"),
                 "malformed batches": _rate("ray_serveflow_malformed_batches_total"),
+                "refused for want of a key": _rate("ray_serveflow_access_refused_total"),
             },
             "cps",
         ),

@@ -63,6 +63,8 @@ def scraped(
             # Drift is told of windows of 2,000 flows, and these runs hold fewer.
             assert cli("replay", test_runs, "--to", running.separate).status == 0
             nonsense(running.separate)
+            stranger = httpx.get(f"{running.keyed.url}/v1/schema", trust_env=False)
+            assert stranger.status_code == 401
             # The first time counters appear; what is counted then is no increase to Prometheus.
             names = {"ray_serveflow_flows_total", "serveflow_collector_verdicts_total > 0"}
             assert server.until(names, 60) == set()
