@@ -29,6 +29,8 @@ test: install ## Run all tests but those of check-k8s
 	tools/need.sh tcpdump
 	tools/need.sh tcpreplay
 	tools/need.sh curl
+	tools/need.sh wget
+	tools/need.sh redis-server
 	tools/need.sh prometheus
 	command -v ip >/dev/null || tools/need.sh --package iproute2
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore=tests/k8s

@@ -24,7 +24,7 @@ def promtool_says(folder: Path, rules: object) -> list[str]:
 
 def test_images_are_made_as_they_should_be() -> None:
     dockerfiles = sorted((ROOT / "docker").glob("*Dockerfile"))
-    assert bool(dockerfiles) == (ROOT / "docker").is_dir()
+    assert len(dockerfiles) == 2
     for dockerfile in dockerfiles:
         assert lint_problems((*HADOLINT, dockerfile), ROOT) == []
 
@@ -53,6 +53,6 @@ def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
 
 def test_alerts_fire_when_they_should() -> None:
     rules = sorted((ROOT / "monitoring").glob("*_test.yaml"))
-    assert bool(rules) == (ROOT / "monitoring").is_dir()
+    assert rules
     for path in rules:
         assert lint_problems(("promtool", "test", "rules", path), path.parent) == []

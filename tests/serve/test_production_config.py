@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from conftest import free_port
+from deployments.api_keys import ANY_COLLECTOR, editing, new_key
+from serveflow_app.ports import free_ports
 from serveflow_app.serve_config import load_config
 from serveflow_app.service import Service
 from verdict_lines import read_verdicts
@@ -26,8 +27,9 @@ def production_config(root: Path, folder: Path) -> dict[str, Any]:
     path = folder / "serve_config.yaml"
     path.write_text(patch["spec"]["serveConfigV2"])
     config = load_config(path)
-    config["http_options"] |= {"host": "127.0.0.1", "port": free_port()}
-    config["grpc_options"]["port"] = free_port()
+    http_port, grpc_port = free_ports(2)
+    config["http_options"] |= {"host": "127.0.0.1", "port": http_port}
+    config["grpc_options"]["port"] = grpc_port
     for deployment in config["applications"][0]["deployments"]:
         if "autoscaling_config" in deployment:
             deployment["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
@@ -35,12 +37,26 @@ def production_config(root: Path, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def production(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the Secret is mounted, with a key beside the file of its digest."""
+    folder = tmp_path_factory.mktemp("keys")
+    made = new_key(ANY_COLLECTOR)
+    with editing(folder / "keys.yaml") as entries:
+        entries.append(made.entry)
+    (folder / "key").write_text(made.key)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def production(
+    root: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     config = production_config(root, tmp_path_factory.mktemp("production"))
     lines = (root / "k8s/base/ray.env").read_text().splitlines()
     with pytest.MonkeyPatch.context() as patched:
         for name, _, value in (line.partition("=") for line in lines if line[0] != "#"):
             patched.setenv(name, value)
+        patched.setenv("SERVEFLOW_KEYS_FILE", str(keys / "keys.yaml"))
         # As many as three workers have: what replicas ask for stays as it is.
         patched.setenv("RAY_OVERRIDE_RESOURCES", json.dumps({"CPU": 12}))
         with Service(config) as service:
@@ -49,13 +65,15 @@ def production(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_it_takes_a_replay_and_answers_every_flow(
-    production: Service, cli: Any, test_runs: Path, tmp_path: Path
+    production: Service, keys: Path, cli: Any, test_runs: Path, tmp_path: Path
 ) -> None:
-    """Over HTTP and gRPC, with the verdicts that the same bundle gives in one process."""
+    """Over HTTP and gRPC with a key, with the verdicts of the same bundle in one process."""
     runs = sorted(test_runs.glob("*.pcap"))
     assert production.grpc_url is not None
     for way, to in (("http", production.url), ("grpc", production.grpc_url)):
-        result = cli("replay", *runs, "--to", to, "--out", tmp_path / way)
+        result = cli(
+            "replay", *runs, "--to", to, "--out", tmp_path / way, "--api-key-file", keys / "key"
+        )
         assert result.status == 0, result.told
         assert result.out["final"] == result.out["flows"] > 1000
         assert result.out["open"] == 0
@@ -65,8 +83,18 @@ def test_it_takes_a_replay_and_answers_every_flow(
         assert read_verdicts(tmp_path / way) == reference, way
 
 
-def test_nothing_is_lost_and_each_tracker_has_its_share(production: Service) -> None:
-    status = httpx.get(f"{production.url}/v1/status", trust_env=False, timeout=30).json()
+def test_nobody_gets_in_without_a_key(production: Service, cli: Any, test_runs: Path) -> None:
+    assert production.grpc_url is not None
+    for to in (production.url, production.grpc_url):
+        result = cli("replay", test_runs / "run-01.pcap", "--to", to)
+        assert result.status != 0
+        assert "key" in result.told
+
+
+def test_nothing_is_lost_and_each_tracker_has_its_share(production: Service, keys: Path) -> None:
+    headers = {"authorization": f"Bearer {(keys / 'key').read_text()}"}
+    url = f"{production.url}/v1/status"
+    status = httpx.get(url, headers=headers, trust_env=False, timeout=30).json()
     assert status["holds"], status
     assert len(status["trackers"]) == 4
 

@@ -39,10 +39,7 @@ def generated() -> dict[str, str]:
     if len(environments) != 1:
         raise SettingsError("changes: max_body_bytes must be one for all overlays (ray.env)")
     files["k8s/base/ray.env"] = environments.pop()
-    if _ALERTS.is_file():
-        files["k8s/base/prometheus-rule.yaml"] = _prometheus_rule(
-            yaml.safe_load(_ALERTS.read_text())
-        )
+    files["k8s/base/prometheus-rule.yaml"] = _prometheus_rule(yaml.safe_load(_ALERTS.read_text()))
     return files
 
 
