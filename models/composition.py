@@ -111,7 +111,7 @@ def _around(
     most_us = _FAST_US if np.isfinite(goal.max_cost_us) else np.inf
     others = [
         one
-        for one in pareto([one for one in candidates if one is not deepest])
+        for one in _worth_trying([one for one in candidates if one is not deepest])
         if one.recipe.depth <= deepest.recipe.depth and one.cost_us[COST_BATCH] <= most_us
     ]
     book, kind = Book(task, deepest, goal), gate or GATES[0]
@@ -125,6 +125,18 @@ def _around(
     others_too += [Gating(one) for one in GATES if gate is None and one != kind]
     by_gate = {gating: assignment, **{one: book.settle(tiers, one) for one in others_too}}
     return _weighed(book, tiers, goal, by_gate)
+
+
+def _worth_trying(candidates: list[Candidate]) -> list[Candidate]:
+    """Leave out those that another one of their depth beats in both F1 and cost.
+
+    One that a shallower one beats on all flows may be better on those that the shallower one
+    leaves to it.
+    """
+    found = []
+    for depth in sorted({one.recipe.depth for one in candidates}):
+        found += pareto([one for one in candidates if one.recipe.depth == depth])
+    return found
 
 
 def _chosen(

@@ -4,7 +4,7 @@
 
     mean.npy        of each column, float32 [columns]
     scale.npy       what a difference to it is multiplied with, float32 [columns]
-    prototypes.npy  known flows, so scaled, by group, float32 [prototypes, columns]
+    prototypes.npy  known flows, so scaled, by group, float16 or float32 [prototypes, columns]
     centres.npy     of the groups, float32 [groups, columns]
     starts.npy      where each group's flows begin, int64 [groups + 1]
     entropy.npy     ranks of the scores' entropy, float32 [2, knots]
@@ -35,6 +35,7 @@ __all__ = [
 
 _RANKS = ("entropy", "distance", "both")
 _PLAIN = {"mean": ("<f4", 1), "scale": ("<f4", 1), "prototypes": ("<f4", 2)}
+_HALF = {"prototypes": ("<f2", 2)}  # may be, too
 _GROUPS = {"centres": ("<f4", 2), "starts": ("<i8", 1)}
 _UNGROUPED = {**_PLAIN, **dict.fromkeys(_RANKS, ("<f4", 2))}
 
@@ -51,7 +52,7 @@ def novelty_files(novelty: Novelty) -> dict[str, bytes]:
     arrays: dict[str, npt.NDArray[Any]] = {
         "mean": known.mean,
         "scale": known.scale,
-        "prototypes": known.flows,
+        "prototypes": _halved(known.flows),
         **{name: _stacked(getattr(novelty, name)) for name in _RANKS},
     }
     if known.centres is not None and known.starts is not None:
@@ -100,6 +101,12 @@ def novelty_from_files(files: dict[str, bytes], columns: int) -> Novelty:
     return novelty
 
 
+def _halved(flows: npt.NDArray[np.float32]) -> npt.NDArray[np.floating[Any]]:
+    """Return flows as float16, where that changes none: they are the most of the files."""
+    half = flows.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), flows) else flows
+
+
 def _stacked(ranks: Ranks) -> npt.NDArray[np.float32]:
     return np.stack([ranks.x, ranks.y])
 
@@ -112,6 +119,6 @@ def _array(files: dict[str, bytes], name: str, form: tuple[str, int]) -> npt.NDA
         array = np.lib.format.read_array(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False)
     except Exception as error:  # a damaged header fails in many ways
         raise BundleError(f"{name}.npy: no array ({error}); make the bundle anew") from None
-    if (array.dtype.str, array.ndim) != form:
+    if (array.dtype.str, array.ndim) not in (form, _HALF.get(name)):
         raise BundleError(f"{name}.npy: is {array.dtype} {array.shape}; make the bundle anew")
     return np.asarray(array)

@@ -86,7 +86,9 @@ def _known(
     for known in (short,) if bare is None else (short, shortened(bare)):
         different = np.unique(scaled(known, mean, scale), axis=0)
         parts.append(rng.permutation(different)[:kept])
-    flows = np.unique(np.concatenate(parts), axis=0)
+    # What half a float tells is enough, and a bundle of half the size.
+    rounded = np.concatenate(parts).astype(np.float16).astype(np.float32)
+    flows = np.unique(rounded, axis=0)
     groups = min(_GROUPS, int(np.ceil(np.sqrt(len(flows)))))
     model = MiniBatchKMeans(groups, n_init=1, random_state=seed)
     with threadpool_limits(1):  # sums over threads differ from run to run

@@ -79,6 +79,15 @@ def test_the_best_is_the_deepest_and_what_shortens_waits_stands_before_it() -> N
         np.testing.assert_array_equal(tier.judged.labels, tier.candidate.scores.argmax(axis=1))
 
 
+def test_a_tier_may_be_worse_on_all_flows_and_better_on_those_that_reach_it() -> None:
+    draw = np.random.default_rng(0).random(N)
+    early = knows("early", 1, 1.0, 0.5)
+    rest = candidate("rest", 2, 2.0, draw >= 0.6, np.where(draw >= 0.6, 0.95, 0.4))
+    assert rest.weighted_f1 < early.weighted_f1
+    plan = compose(TASK, [early, rest, DEEPEST], FREE)
+    assert names(plan) == ["early@1", "rest@2", "deepest@10"]
+
+
 def test_of_equally_good_tiers_the_cheap_one_is_taken() -> None:
     cheap, dear = knows("cheap", 1, 1.0, 0.5), knows("dear", 1, 10.0, 0.5)
     for order in ([cheap, dear], [dear, cheap]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flows.errors import BundleError
-from models.bundle import rewrite_bundle
+from models.bundle import read_bundle, rewrite_bundle, write_bundle
 from models.cascade import load_cascade
 from models.known_flows import FURTHEST, MOST_FLOWS, KnownFlows, scaled, shortened
 from models.novelty import Novelty, Ranks
@@ -22,8 +23,6 @@ from models.novelty_files import (
     novelty_from_files,
 )
 from models.novelty_training import fit_novelty
-
-EMBEDDED = Path(__file__).parents[2] / "models" / "embedded"
 
 
 def drawn(n: int, columns: int = 6, seed: int = 0) -> np.ndarray:
@@ -119,10 +118,22 @@ def test_bundles_of_before_are_read_as_they_were() -> None:
             novelty_from_files({k: v for k, v in files.items() if k != name}, known.columns)
 
 
-def test_a_bundle_of_before_serves_and_can_be_tuned(tmp_path: Path) -> None:
-    cascade = load_cascade(EMBEDDED)
-    rewrite_bundle(EMBEDDED, tmp_path / "other", [0.9] * (len(cascade.tiers) - 1), "# Card\n")
-    assert load_cascade(tmp_path / "other").tiers == cascade.tiers
+def test_a_bundle_of_before_serves_and_can_be_tuned(tmp_path: Path, bundle: Path) -> None:
+    contents = read_bundle(bundle)
+    tiers = []
+    for tier in contents.tiers:
+        assert tier.novelty is not None
+        known = tier.novelty.known
+        bare = KnownFlows(known.mean, known.scale, known.flows)
+        ranks = tier.novelty.entropy, tier.novelty.distance, tier.novelty.both
+        tiers.append(replace(tier, novelty=Novelty(bare, *ranks)))
+    before, other = tmp_path / "before", tmp_path / "other"
+    write_bundle(replace(contents, tiers=tuple(tiers)), before)
+    assert {path.name for path in (before / "novelty0").iterdir()} == {*UNGROUPED_NOVELTY_FILES}
+    cascade = load_cascade(before)
+    rewrite_bundle(before, other, [0.9] * (len(cascade.tiers) - 1), "# Card\n")
+    assert load_cascade(other).tiers == cascade.tiers
+    assert {path.name for path in (other / "novelty0").iterdir()} == {*UNGROUPED_NOVELTY_FILES}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from models.evaluation_answers import answer_all, study
 from models.evaluation_unknown import auroc, flagged, unknown
 from models.features import Sight, flow_features
 from models.forest import fit_extra_trees
-from models.known_flows import MOST_FLOWS
+from models.known_flows import MOST_FLOWS, KnownFlows
 from models.manifest import manifest_text
 from models.novelty import Novelty, Ranks
 from models.novelty_files import NOVELTY_FILES, novelty_files, novelty_from_files
@@ -286,6 +286,22 @@ HOSTILE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "prototypes of another type": lambda a: a.astype(np.float64),
     "one prototype as a row": lambda a: a[0],
 }
+
+
+def test_known_flows_take_half_the_room_where_that_changes_none(contents: BundleContents) -> None:
+    novelty = novelty_of(contents)
+    flows = novelty.known.flows
+    files = novelty_files(novelty)
+    assert len(files["prototypes.npy"]) < 0.6 * flows.nbytes + 200
+    np.testing.assert_array_equal(novelty_from_files(files, novelty.columns).known.flows, flows)
+    whole = {**files, "prototypes.npy": npy(flows)}  # as in bundles of before
+    np.testing.assert_array_equal(novelty_from_files(whole, novelty.columns).known.flows, flows)
+    finer = np.clip(flows + np.float32(1e-4), -5.0, 5.0).astype(np.float32)
+    known = KnownFlows(
+        novelty.known.mean, novelty.known.scale, finer, novelty.known.centres, novelty.known.starts
+    )
+    kept = novelty_files(Novelty(known, novelty.entropy, novelty.distance, novelty.both))
+    np.testing.assert_array_equal(novelty_from_files(kept, novelty.columns).known.flows, finer)
 
 
 @pytest.mark.parametrize("what", HOSTILE)
