@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from deployments.api_keys import editing, new_key
 from serveflow_app.ports import free_ports
@@ -22,12 +23,17 @@ from serveflow_app.service import Service
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all that start services or networks in the same."""
-    for item in items:
-        folder = item.path.parent.name
-        group = "services" if folder in ("demo", "e2e", "serve") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class _ByFile(LoadScopeScheduling):
+    """Keeps a file's tests in one process, and all that start services or networks in the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return "services" if file.parent.name in ("demo", "e2e", "serve") else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Share the tests out to ``-n`` processes."""
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
