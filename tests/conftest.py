@@ -24,11 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class _ByFile(LoadScopeScheduling):
-    """Keeps a file's tests in one process, and all that start services or networks in the same."""
+    """Keeps a file's tests in one process; so those of e2e, and those that share a service."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
-        return "services" if file.parent.name in ("demo", "e2e", "serve") else str(file)
+        folder = file.parent.name
+        return {"demo": "serve", "serve": "serve", "e2e": "e2e"}.get(folder, str(file))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
