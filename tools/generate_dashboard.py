@@ -1,7 +1,7 @@
 """Make ``monitoring/grafana/serveflow.json``: run it after a change here and commit its work.
 
-``tests/unit/test_monitoring.py`` fails when it was forgotten, and when a query names a metric that
-nobody exports.
+``tests/unit/test_monitoring_files.py`` fails when it was forgotten, and when a query names a metric
+that nobody exports.
 """
 
 from __future__ import annotations

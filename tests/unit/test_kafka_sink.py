@@ -68,14 +68,14 @@ def test_each_verdict_is_one_message_keyed_by_its_community_id(brokers: str) -> 
 
 def test_what_did_not_arrive_is_told_and_counted() -> None:
     with cluster() as addresses:
-        sink = KafkaSink(addresses, "away", timeout_s=0.5)
+        sink = KafkaSink(addresses, "away", timeout_s=3.0)
         sink.write(made(50))
     with pytest.raises(SinkError, match=r"50 messages did not arrive.*is the broker") as told:
         sink.write(made(50))
     assert list(told.value.left or []) == list(range(50))
     queued = QueuedSink("kafka", sink, QueueSettings(gather_s=0.0, retry_s=0.01))
     queued.write(made(50))
-    queued.close(2.0)
+    queued.close(10.0)
     assert queued.counters().lost == {"sink_error": 50}
     assert "did not arrive" in queued.counters().last_error
 

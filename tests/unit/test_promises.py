@@ -18,7 +18,7 @@ from benchmarks.pauses import PAUSED, PauseSettings, measure_pauses
 from collectors.collector import Collector, CollectorSettings, Outgoing, Settled
 from deployments.dispatch import Dispatcher
 from deployments.fakes import FAKE_SPEC, FakeFastTiers, FakeSlowTiers
-from deployments.json_form import JsonBatch
+from deployments.json_form import MAX_JSON_PACKETS, JsonBatch
 from deployments.local import LocalTracker
 from deployments.protocols import TrackersAwayError
 from flows.decode import Decoded
@@ -198,8 +198,14 @@ def test_tuples_that_are_submitted_by_hand_cannot_be_steered_either() -> None:
          "dest_ip": "192.0.2.2", "proto": "UDP", "time_ns": S, "ip_bytes": 60}
         for k in range(4_000)
     ]  # fmt: skip
-    given = JsonBatch.model_validate({"packets": packets})
-    one, other = (given.to_batch(key).packets["flow_id"] for key in (b"1" * 16, b"2" * 16))
+    batches = [
+        JsonBatch.model_validate({"packets": packets[at : at + MAX_JSON_PACKETS]})
+        for at in range(0, len(packets), MAX_JSON_PACKETS)
+    ]
+    one, other = (
+        np.concatenate([batch.to_batch(key).packets["flow_id"] for batch in batches])
+        for key in (b"1" * 16, b"2" * 16)
+    )
     assert len(np.unique(one)) == len(packets)
     chosen = np.flatnonzero(slots_of(one) % 4 == 0)
     load = np.bincount(slots_of(other[chosen]) % 4, minlength=4)
