@@ -23,13 +23,20 @@ from serveflow_app.service import Service
 ROOT = Path(__file__).resolve().parent.parent
 
 
+_NO_SERVICE = {"test_cli.py", "test_evaluate.py", "test_tshark_agreement.py", "test_tune.py"}
+
+
 class _ByFile(LoadScopeScheduling):
-    """Keeps a file's tests in one process; so those of e2e, and those that share a service."""
+    """Keeps a file's tests in one process, and all that start services or networks in the same.
+
+    Ray Serve's instances on one machine choose the same ports for replicas: two at a time answer
+    in each other's place.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
-        folder = file.parent.name
-        return {"demo": "serve", "serve": "serve", "e2e": "e2e"}.get(folder, str(file))
+        services = file.parent.name in ("demo", "e2e", "serve") and file.name not in _NO_SERVICE
+        return "services" if services else str(file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
