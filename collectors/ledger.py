@@ -227,7 +227,8 @@ class Ledger:
         numbers = flow_numbers(verdicts["flow_id"][accepted], int(self._seed))
         at = (numbers & np.uint64(len(self._entries) - 1)).astype(np.int64)
         flows, entries = taken(self._flows, at), taken(self._entries, at)
-        self._base = queries.advance_base(self._entries, self._base, self._end)
+        # Of one type always: numba compiles anew for another.
+        self._base = np.uint64(queries.advance_base(self._entries, self._base, self._end))
         return accepted, flows, entries
 
     def evict(self, most: int) -> Records:

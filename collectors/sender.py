@@ -180,6 +180,15 @@ class HttpSender:
         except WireError as error:
             raise self._stranger(error) from None
 
+    def ready(self) -> None:
+        """Ask ``GET /readyz``; return when all parts of the service have started.
+
+        Raises:
+            ServiceUnavailableError: It cannot be reached, or says what has not started yet.
+            ServiceRefusedError: It answers, but not as a ServeFlow service.
+        """
+        self._get("/readyz")
+
     def status(self) -> dict[str, Any]:
         """Ask ``GET /v1/status``: the conservation counters of Router and trackers.
 

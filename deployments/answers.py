@@ -14,11 +14,11 @@ from deployments.dispatch import Dispatcher
 from deployments.protocols import CascadeSpec, TrackersAwayError
 from deployments.watchers import Watchers
 from flows.errors import BodyTooLargeError, OverloadedError, WireError
-from flows.packet import Records
+from flows.packet import Records, packet_dtype
 from flows.service_schema import ServiceSchema
 from flows.verdict import VERDICT_DTYPE
 from flows.verdict_wire import VerdictWriter
-from flows.wire import MAX_BATCH_PACKETS, PacketBatch, open_batch
+from flows.wire import MAX_BATCH_PACKETS, PacketBatch, encode_batch, open_batch
 
 if TYPE_CHECKING:
     from deployments.metrics import Metrics  # Ray, which tests of this module do without
@@ -90,6 +90,17 @@ class Answers:
             max_body_bytes=self.max_body_bytes,
             header=spec.needs_header,
         )
+
+    def warm_up(self) -> None:
+        """Compile what a batch goes through in this process; nothing is counted or sent."""
+        packets = np.zeros(2, packet_dtype(self.spec.needs_header))
+        batch = PacketBatch("warm-up", 0, packets)
+        for _ in range(2):  # what has been read or written once goes another way the second time
+            body = encode_batch(batch)
+            batch = open_batch(body, with_header=self.spec.needs_header).read()
+            writer = VerdictWriter(self.spec.classes, self.spec.model_version)
+            writer.part(np.zeros(1, VERDICT_DTYPE), {})
+        self._dispatcher.warm_up(batch)
 
     def read(self, body: bytes) -> PacketBatch:
         """Read a submitted Arrow stream.

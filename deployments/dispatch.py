@@ -85,6 +85,10 @@ class Dispatcher:
                 limits.retry_after_s,
             )
 
+    def warm_up(self, batch: PacketBatch) -> None:
+        """Compile what sharing ``batch`` among the trackers needs; nothing is sent."""
+        self._settling.warm_up(batch)
+
     async def handle(self, batch: PacketBatch) -> AsyncGenerator[Records, None]:
         """Yield the verdicts on ``batch``, ``VERDICT_DTYPE [n]``, part by part.
 

@@ -27,6 +27,9 @@ class FastModel(LocalFastTiers, BusyTime):
         super().__init__(load_cascade(bundle, tiers=range(fast_tiers)))
         self.warm_up()
 
+    async def ready(self) -> None:
+        """Answer: everything is loaded and compiled."""
+
     async def answer_packed(self, packets: PackedPackets) -> bytes:
         """Judge first packets as :meth:`answer` does; return the answers' bytes."""
         return pack(await self.answer(unpack_packets(packets)))

@@ -10,7 +10,7 @@ from deployments.json_form import JsonBatch
 from deployments.problems import PROBLEM_JSON
 from flows.wire import ARROW_STREAM, NEW_FLOWS
 
-__all__ = ["BATCHES", "READS", "Api"]
+__all__ = ["BATCHES", "READINESS", "READS", "Api"]
 
 _BEARER = "apiKey"
 _PROBLEM = {
@@ -119,6 +119,9 @@ READS: dict[str, Any] = {
     "openapi_extra": _KEY_WANTED,
 }
 """What the document says of what is only read, with a key."""
+
+READINESS: dict[str, Any] = {"responses": _problems(503)}
+"""What the document says of ``GET /readyz``."""
 
 
 class Api(FastAPI):

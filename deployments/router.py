@@ -6,6 +6,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -28,10 +29,11 @@ from deployments.json_form import MAX_JSON_BYTES, JsonBatch, verdicts_to_json
 from deployments.limits import Limits
 from deployments.local import LocalFastTiers, LocalSlowTiers
 from deployments.metrics import Metrics
-from deployments.openapi import BATCHES, READS, Api
+from deployments.openapi import BATCHES, READINESS, READS, Api
 from deployments.problems import add_problem_handlers, problem
 from deployments.protocols import CascadeSpec, FastTiers, SlowTiers
 from deployments.reach import access_of, keys_file_of
+from deployments.readiness import Readiness
 from deployments.scaling import BusyTime
 from deployments.settling import Pace
 from deployments.streamed import StreamedResponse
@@ -104,11 +106,20 @@ class Router(GrpcMethods, BusyTime):
         self._settings = settings
         self._spec = settings.spec
         self._trackers = [HandleTracker(handle) for handle in trackers]
+        fast_tiers, slow_tiers = self._fast_tiers(fast), self._slow_tiers(slow)
+        parts: dict[str, Callable[[], Awaitable[Any]]] = {
+            f"FlowTracker {i}": tracker.status for i, tracker in enumerate(self._trackers)
+        }
+        if isinstance(fast_tiers, HandleFastTiers):
+            parts["FastModel"] = fast_tiers.ready
+        if isinstance(slow_tiers, HandleSlowTiers):
+            parts["SlowModel"] = slow_tiers.ready
+        self._readiness = Readiness(parts)
         self._dispatcher = Dispatcher(
             settings.spec,
-            self._fast_tiers(fast),
+            fast_tiers,
             self._trackers,
-            self._slow_tiers(slow),
+            slow_tiers,
             settings.pace,
             settings.limits,
         )
@@ -119,6 +130,7 @@ class Router(GrpcMethods, BusyTime):
             len(trackers),
             settings.max_body_bytes,
         )
+        self.answers.warm_up()
         self._secret = secrets.token_bytes(32)
         self._read_bytes = 0  # of bodies that are not whole yet
 
@@ -240,3 +252,13 @@ class Router(GrpcMethods, BusyTime):
     async def healthz(self) -> JSONResponse:
         """Return 200 while this Router can take batches; it wants no key and tells no more."""
         return JSONResponse({"status": "ok"})
+
+    @api.get("/readyz", summary="Whether all parts have started", **READINESS)
+    async def readyz(self) -> JSONResponse:
+        """Return 200 once every part has answered this Router; it wants no key."""
+        missing = await self._readiness.missing()
+        if missing:
+            return problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"starting: no answer yet from {', '.join(missing)}"
+            )
+        return JSONResponse({"status": "ready"})

@@ -134,6 +134,15 @@ class Settling:
                 self._put(lane, _Share(request, settlement))
         return settlement
 
+    def warm_up(self, batch: PacketBatch) -> None:
+        """Share ``batch`` among the trackers, and send it to none.
+
+        Args:
+            batch: Of two rows at least: a column of one is compiled for as if it lay by itself.
+        """
+        packets = batch.packets.copy()  # what is read may not be written to: a type of its own
+        list(self._by_lane(batch, packets, np.zeros(len(packets), MARK_DTYPE), _NO_IDS))
+
     async def drain(self) -> None:
         """Wait until everything that was taken in is through."""
         while self._tasks or any(lane.waiting for lane in self._lanes):

@@ -28,6 +28,9 @@ class SlowModel(LocalSlowTiers, BusyTime):
         super().__init__(load_cascade(bundle, tiers=range(fast_tiers, tiers)))
         self.warm_up()
 
+    async def ready(self) -> None:
+        """Answer: everything is loaded and compiled."""
+
     async def answer_packed(self, due: PackedDue) -> bytes:
         """Judge the due flows as :meth:`answer` does; return the answers' bytes."""
         return pack(await self.answer(unpack_due(due)))

@@ -205,7 +205,7 @@ class Service:
         on_wait: Callable[[float], None] = lambda _: None,
         route_prefix: str = "",
     ) -> float:
-        """Wait until the application behind ``route_prefix`` answers, and all of them over gRPC.
+        """Wait until all parts of the application behind ``route_prefix`` answer, and gRPC does.
 
         Returns:
             The seconds since its start.
@@ -213,7 +213,7 @@ class Service:
         Raises:
             ServiceError: It ended, or did not answer in time; the message holds the log's end.
         """
-        while not (_answers(f"{self.url}{route_prefix}") and self._answers_grpc()):
+        while not (_ready(f"{self.url}{route_prefix}") and self._answers_grpc()):
             waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
@@ -281,12 +281,10 @@ class Service:
         self.stop()
 
 
-def _answers(url: str) -> bool:
-    with HttpSender(url, timeout_s=2.0) as sender:
+def _ready(url: str) -> bool:
+    with HttpSender(url, timeout_s=3.0) as sender:
         try:
-            sender.schema()
-        except KeyRefusedError:
-            return True  # it answers, if not to us
+            sender.ready()
         except ServiceError:
             return False
     return True

@@ -32,7 +32,8 @@ _METHODS = [
     "PRI",
 ]
 _PATHS = [
-    "/v1/batches", "/v1/schema", "/v1/status", "/healthz", "/openapi.json", "/docs", "/", "",
+    "/v1/batches", "/v1/schema", "/v1/status", "/healthz", "/readyz", "/openapi.json", "/docs",
+    "/", "",
     "/../../etc/passwd", "/v1/../v1/batches", "/v1/batches/", "//v1//batches", "/%00", "/%2e/%2f",
     "/v1/batches?x=%ff", "/v1/batches;a=b", "/-/healthz", "/-/routes", "*", "/" + "a" * 9_000,
 ]  # fmt: skip

@@ -163,6 +163,8 @@ def test_refusals_are_problems_that_say_how_to_get_in(doors: Doors, keyed: Keyed
 def test_without_a_key_health_tells_whether_it_serves_and_nothing_else(doors: Doors) -> None:
     answer = doors.http.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    answer = doors.http.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
 
 
 def test_a_refused_batch_leaves_no_trace_but_a_count(doors: Doors, keyed: Keyed) -> None:

@@ -46,9 +46,10 @@ def test_all_but_health_wants_a_key_and_says_what_is_said_without() -> None:
         "/v1/schema",
         "/v1/status",
         "/healthz",
+        "/readyz",
     }
     for (path, _), operation in operations.items():
-        wants = path != "/healthz"
+        wants = path not in {"/healthz", "/readyz"}
         assert ("security" in operation) is wants
         assert ("401" in operation["responses"]) is wants
     schemes = DOCUMENT["components"]["securitySchemes"]
