@@ -96,6 +96,7 @@ class Collector:
         self._number = 0
         self._away: dict[int, list[int]] = {}
         self._held: list[_Held] = []
+        self._tried: dict[frozenset[int], npt.NDArray[np.uint64]] = {}
         self._incarnations: dict[str, str] = {}
         self._acknowledged_ns = self._told_ns = 0
         self.tracker_changes = 0
@@ -317,6 +318,9 @@ class Collector:
             self._held.append(_Held(out, frozenset(away), now_ns))
             return
         self._acknowledged_ns = max(self._acknowledged_ns, out.batch.watermark_ns)
+        for trackers, flows in list(self._tried.items()):
+            if np.isin(flows, out.flows).any():
+                self._send_held(trackers)
 
     def fail(self, out: Outgoing) -> None:
         """Note that a batch may not have arrived: its flows are sent again, from the first packet.
@@ -330,12 +334,30 @@ class Collector:
     def resend_overdue(self, now_ns: int) -> None:
         """Send flows again whose verdict should have come but did not, and those that are held."""
         since_ns = now_ns - int(self._settings.hold_s * 1e9)
+        rest, tried = [], set()
         for held in self._held:
-            if held.since_ns <= since_ns:
-                self.ledger.send_again(self._pinned(held.out.flows, held.trackers))
-        self._held = [held for held in self._held if held.since_ns > since_ns]
+            if held.since_ns > since_ns or held.trackers in tried:
+                rest.append(held)
+                continue
+            # One batch tries: if all did, with all packets of their flows, whoever is to start the
+            # tracker again would be kept busy by them.
+            flows = self._pinned(held.out.flows, held.trackers)
+            flows = flows[self.ledger.unsettled(flows)]
+            if len(flows):
+                tried.add(held.trackers)
+                self._tried[held.trackers] = flows
+                self.ledger.send_again(flows)
+        self._held = rest
         before_ns = now_ns - int(self._settings.resend_after_s * 1e9)
         self.ledger.send_again(self.ledger.overdue(self._acknowledged_ns, before_ns))
+
+    def _send_held(self, trackers: frozenset[int]) -> None:
+        """Send what is held for ``trackers`` again, all of it: they take rows again."""
+        self._tried.pop(trackers, None)
+        for held in self._held:
+            if held.trackers == trackers:
+                self.ledger.send_again(self._pinned(held.out.flows, trackers))
+        self._held = [held for held in self._held if held.trackers != trackers]
 
     def _pinned(
         self, flows: npt.NDArray[np.uint64], trackers: frozenset[int]
@@ -350,5 +372,7 @@ class Collector:
             if known != incarnation:
                 self._incarnations[tracker] = incarnation
                 self.tracker_changes += 1
+                # Of all that is held for it too.
+                self._send_held(frozenset({int(tracker)}))
                 lost = self.ledger.uncertain_of(int(tracker), self._schema.trackers)
                 self.ledger.send_again(lost)

@@ -45,7 +45,7 @@ class Pace:
 
     gather_s: float = 0.0
     tracker_timeout_s: float = 0.8
-    retry_after_s: float = 1.0
+    retry_after_s: float = 0.5
     calls: int = 2
 
 
@@ -126,9 +126,11 @@ class Settling:
         settlement = Settlement()
         if len(self._told_ns) > _REMEMBERED:
             self._told_ns.clear()
+        # An empty batch is sent for its watermark's sake: a wait is over on a wire that is quiet.
+        empty = not len(batch.packets)
         for lane, request in self._by_lane(batch, packets, marks, _NO_IDS):
             key = (batch.collector, lane.number)
-            ticks = batch.watermark_ns - self._told_ns.get(key, 0) >= _TICK_NS
+            ticks = empty or batch.watermark_ns - self._told_ns.get(key, 0) >= _TICK_NS
             if ticks or len(request.packets) or len(request.marks):
                 self._told_ns[key] = batch.watermark_ns
                 self._put(lane, _Share(request, settlement))
