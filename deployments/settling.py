@@ -127,10 +127,10 @@ class Settling:
         if len(self._told_ns) > _REMEMBERED:
             self._told_ns.clear()
         # An empty batch is sent for its watermark's sake: a wait is over on a wire that is quiet.
-        empty = not len(batch.packets)
+        every_ns = _TICK_NS if len(batch.packets) else 1
         for lane, request in self._by_lane(batch, packets, marks, _NO_IDS):
             key = (batch.collector, lane.number)
-            ticks = empty or batch.watermark_ns - self._told_ns.get(key, 0) >= _TICK_NS
+            ticks = batch.watermark_ns - self._told_ns.get(key, 0) >= every_ns
             if ticks or len(request.packets) or len(request.marks):
                 self._told_ns[key] = batch.watermark_ns
                 self._put(lane, _Share(request, settlement))

@@ -52,8 +52,9 @@ _ENVIRONMENT = {
     # A connection that is silent in the middle of a request is closed after so long; at Ray's hour
     # a few idle ones would hold all places. What waits for its answer is not silent.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
-    # The controller looks after its replicas so often; at Ray's .1 s it takes an eighth of a core.
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # The controller looks after its replicas so often: a dead one is found and its successor put to
+    # work sooner. At Ray's .1 s that takes an eighth of a core, at this a 25th.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     # A tracker may be told of many flows at once, or have many that are due: 4 MB are too few.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(1024**3),

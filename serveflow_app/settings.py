@@ -62,7 +62,7 @@ class AppArgs(BaseModel):
             description="Least time between two calls to a tracker; what comes meanwhile shares "
             "one. Verdicts on packet 1 do not wait for it.",
         ),
-    ] = 0.01
+    ] = 0.025
     max_waiting_flows: Annotated[
         int,
         Field(
