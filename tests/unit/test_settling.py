@@ -163,6 +163,21 @@ def test_every_collector_learns_of_a_new_incarnation_even_on_a_quiet_wire() -> N
     asyncio.run(run())
 
 
+def test_an_empty_batch_moves_the_trackers_clock_however_little() -> None:
+    tracker = Watched()
+    service = dispatcher([tracker])
+
+    async def run() -> None:
+        await answered(service, batch(packets(1, 0)))
+        calls = len(tracker.asked)
+        await answered(service, batch(packets(1), at_s=1.0625))
+        assert tracker.asked[calls:][0][0].watermark_ns == 1_062_500_000
+        await answered(service, batch(packets(1), at_s=1.0625))
+        assert len(tracker.asked) == calls + 1, "it had been told"
+
+    asyncio.run(run())
+
+
 def test_calls_to_one_tracker_are_bounded() -> None:
     tracker = Watched()
     service = dispatcher([tracker], calls=2)
