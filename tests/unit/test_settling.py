@@ -170,9 +170,9 @@ def test_an_empty_batch_moves_the_trackers_clock_however_little() -> None:
     async def run() -> None:
         await answered(service, batch(packets(1, 0)))
         calls = len(tracker.asked)
-        await answered(service, batch(packets(1), at_s=1.0625))
-        assert tracker.asked[calls:][0][0].watermark_ns == 1_062_500_000
-        await answered(service, batch(packets(1), at_s=1.0625))
+        await answered(service, batch(packets(1), at_s=1.03125))
+        assert tracker.asked[calls:][0][0].watermark_ns == 1_031_250_000
+        await answered(service, batch(packets(1), at_s=1.03125))
         assert len(tracker.asked) == calls + 1, "it had been told"
 
     asyncio.run(run())
