@@ -23,6 +23,7 @@ from collectors.sender import HttpSender
 from deployments.grpc_address import HOOK
 from deployments.reach import HAPROXY_SCRIPT, HOOK_VALUE, is_loopback
 from flows.errors import KeyRefusedError, ServiceError
+from serveflow_app.deploy_errors import deploy_error
 from serveflow_app.ports import free_ports
 from serveflow_app.processes import end_session
 from serveflow_app.serve_config import (
@@ -37,6 +38,7 @@ from serveflow_app.settings import DEFAULT_HOST, AppArgs
 __all__ = ["Service", "service_environment", "service_settings"]
 
 _STOP_S = 40.0
+_NOT_UP = "not up"
 _ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
 _ANSWER_BYTES = 8 * 1024 * 1024  # the limit counts both ways: room for the largest batch's answer
 _LIBC = ctypes.CDLL(None)  # found here, as looking it up after the fork could deadlock
@@ -154,7 +156,7 @@ class Service:
     def dashboard(self) -> str:
         """Address of Ray's dashboard, as Ray says it once it is up."""
         found = _DASHBOARD.search(self._logged())
-        return f"http://{found.group(1)}" if found else "not up"
+        return f"http://{found.group(1)}" if found else _NOT_UP
 
     @property
     def pid(self) -> int | None:
@@ -218,8 +220,9 @@ class Service:
             waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
-            if "DEPLOY_FAILED" in self._logged():
-                raise ServiceError(f"the service could not be deployed:\n{self.tail()}")
+            dashboard = self.dashboard
+            if dashboard != _NOT_UP and (error := deploy_error(dashboard)) is not None:
+                raise ServiceError(f"the service could not be deployed: {error}")
             if waited_s > timeout_s:
                 raise ServiceError(f"not ready after {timeout_s:.0f} s:\n{self.tail()}")
             on_wait(waited_s)
