@@ -49,7 +49,7 @@ class DeliverySettings:
     max_in_flight: int = 1
     max_open: int = 32
     batch_delay_s: float = 0.003
-    tick_s: float = 0.1
+    tick_s: float = 0.2
     give_up_after_s: float | None = 30.0
 
 

@@ -39,6 +39,7 @@ __all__ = ["Service", "service_environment", "service_settings"]
 
 _STOP_S = 40.0
 _NOT_UP = "not up"
+_LOOK_S = 2.0  # from one question to the dashboard to the next: starting takes all cores as it is
 _ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
 _ANSWER_BYTES = 8 * 1024 * 1024  # the limit counts both ways: room for the largest batch's answer
 _LIBC = ctypes.CDLL(None)  # found here, as looking it up after the fork could deadlock
@@ -216,18 +217,24 @@ class Service:
         Raises:
             ServiceError: It ended, or did not answer in time; the message holds the log's end.
         """
+        look_s = _LOOK_S
         while not (_ready(f"{self.url}{route_prefix}") and self._answers_grpc()):
             waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
-            dashboard = self.dashboard
-            if dashboard != _NOT_UP and (error := deploy_error(dashboard)) is not None:
-                raise ServiceError(f"the service could not be deployed: {error}")
+            if waited_s >= look_s:
+                look_s = waited_s + _LOOK_S
+                self._check_deployed()
             if waited_s > timeout_s:
                 raise ServiceError(f"not ready after {timeout_s:.0f} s:\n{self.tail()}")
             on_wait(waited_s)
             time.sleep(0.2)
         return time.monotonic() - self._started_s
+
+    def _check_deployed(self) -> None:
+        dashboard = self.dashboard
+        if dashboard != _NOT_UP and (error := deploy_error(dashboard)) is not None:
+            raise ServiceError(f"the service could not be deployed: {error}")
 
     def _answers_grpc(self) -> bool:
         """Tell whether each of our applications answers over gRPC, if it is served."""
