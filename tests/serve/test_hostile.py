@@ -115,7 +115,7 @@ def test_requests_made_of_the_openapi_document(keyed: Keyed, tmp_path: Path) -> 
         cwd=tmp_path, env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert re.search(r"Tested: +4\b", done.stdout), done.stdout
+    assert re.search(r"Tested: +5\b", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize("dripping", ["headers", "body", "nothing", "grpc"])
