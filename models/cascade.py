@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from flows.packet import Records, packet_dtype
 from flows.verdict import ANSWER_DTYPE
+from models.bitvectors import FEWEST_ROWS
 from models.bundle import BundleContents, TierModel, read_bundle
 from models.engines import Engine
 from models.gates import assurance
@@ -137,15 +138,16 @@ class Cascade:
 
     def warm_up(self) -> None:
         """Compile and touch all that the loaded tiers may need, so that no flow waits for it."""
-        packets = np.zeros(self.depth, packet_dtype(self.needs_header))
-        offsets, rows = np.array([0, self.depth]), np.zeros(1, np.int64)
-        for t, tier in enumerate(self._models):
-            if tier.engine is None:
-                continue
-            self._ask(t, packets, offsets, rows, np.zeros(1, ANSWER_DTYPE))
-            if tier.novelty is not None:
-                columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
-                tier.novelty(judge(tier, packets, offsets, rows), columns)
+        for n in (1, FEWEST_ROWS):  # boosted trees are asked another way where there are more
+            packets = np.zeros(n * self.depth, packet_dtype(self.needs_header))
+            offsets, rows = np.arange(n + 1) * self.depth, np.arange(n)
+            for t, tier in enumerate(self._models):
+                if tier.engine is None:
+                    continue
+                self._ask(t, packets, offsets, rows, np.zeros(n, ANSWER_DTYPE))
+                if tier.novelty is not None:
+                    columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
+                    tier.novelty(judge(tier, packets, offsets, rows), columns)
 
     def _ask(
         self,

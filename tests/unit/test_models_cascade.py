@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flows.packet import PACKET_DTYPE
+from models.bitvectors import FEWEST_ROWS
 from models.cascade import NO_TIER, Cascade, load_cascade
 from models.synthetic import synthetic_bundle
 
@@ -163,3 +165,18 @@ def test_a_tier_that_was_not_loaded_cannot_be_asked(tmp_path: Path) -> None:
     ask(fast, flow(UNSURE_SMALL), stop_tier=2)
     with pytest.raises(ValueError, match="stump2@10 is not loaded"):
         ask(fast, flow(*[UNSURE_SMALL] * 10))
+
+
+def test_a_warm_up_asks_every_tier_about_one_flow_and_about_several(
+    cascade: Cascade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    ask_tier = Cascade._ask
+
+    def noting(self: Cascade, t: int, *rest: Any) -> Any:
+        asked.append((t, len(rest[2])))
+        return ask_tier(self, t, *rest)
+
+    monkeypatch.setattr(Cascade, "_ask", noting)
+    cascade.warm_up()
+    assert sorted(asked) == [(t, n) for t in range(4) for n in (1, FEWEST_ROWS)]
