@@ -7,7 +7,6 @@ engine is asked several times and the mean taken, which gives the same answers.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ from benchmarks.started import config_under_test, started
 from collectors.connections import Connections
 from models.bundle import BundleContents, read_bundle, write_bundle
 from models.engines import Engine, MeanEngine
+from serveflow_app.deploy_errors import applications
 from serveflow_app.settings import AppArgs
 
 __all__ = ["AutoscalingSettings", "changes", "dearer", "measure_autoscaling"]
@@ -187,9 +187,7 @@ class _Watch:
                 self._seen.append((self.elapsed_s, self._replicas()))
 
     def _replicas(self) -> dict[str, int]:
-        with self._connections.request("GET", "/api/serve/applications/") as response:
-            told = json.loads(response.read())
-        deployments = told["applications"][self._app]["deployments"]
+        deployments = applications(self._connections)[self._app]["deployments"]
         return {
             name: sum(replica["state"] == "RUNNING" for replica in one["replicas"])
             for name, one in deployments.items()

@@ -334,7 +334,8 @@ class Collector:
     def resend_overdue(self, now_ns: int) -> None:
         """Send flows again whose verdict should have come but did not, and those that are held."""
         since_ns = now_ns - int(self._settings.hold_s * 1e9)
-        rest, tried = [], set()
+        rest: list[_Held] = []
+        tried: dict[frozenset[int], npt.NDArray[np.uint64]] = {}
         for held in self._held:
             if held.since_ns > since_ns or held.trackers in tried:
                 rest.append(held)
@@ -344,10 +345,11 @@ class Collector:
             flows = self._pinned(held.out.flows, held.trackers)
             flows = flows[self.ledger.unsettled(flows)]
             if len(flows):
-                tried.add(held.trackers)
-                self._tried[held.trackers] = flows
+                tried[held.trackers] = flows
                 self.ledger.send_again(flows)
         self._held = rest
+        waiting = {held.trackers for held in rest}
+        self._tried = {t: tries for t, tries in (self._tried | tried).items() if t in waiting}
         before_ns = now_ns - int(self._settings.resend_after_s * 1e9)
         self.ledger.send_again(self.ledger.overdue(self._acknowledged_ns, before_ns))
 

@@ -46,12 +46,7 @@ class HandleFastTiers:
     """FastModel behind its handle."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        by_value = _by_value(handle)
-        self._answer, self._ready = by_value.answer_packed, by_value.ready
-
-    async def ready(self) -> None:
-        """Return once a replica has answered."""
-        await self._ready.remote()
+        self._answer = _by_value(handle).answer_packed
 
     async def answer(self, packets: Records) -> Records:
         """Judge first packets; see :class:`deployments.protocols.FastTiers`."""
@@ -62,12 +57,7 @@ class HandleSlowTiers:
     """SlowModel behind its handle."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        by_value = _by_value(handle)
-        self._answer, self._ready = by_value.answer_packed, by_value.ready
-
-    async def ready(self) -> None:
-        """Return once a replica has answered."""
-        await self._ready.remote()
+        self._answer = _by_value(handle).answer_packed
 
     async def answer(self, due: Due) -> Records:
         """Judge the due flows; see :class:`deployments.protocols.SlowTiers`."""

@@ -106,20 +106,18 @@ class Router(GrpcMethods, BusyTime):
         self._settings = settings
         self._spec = settings.spec
         self._trackers = [HandleTracker(handle) for handle in trackers]
-        fast_tiers, slow_tiers = self._fast_tiers(fast), self._slow_tiers(slow)
         parts: dict[str, Callable[[], Awaitable[Any]]] = {
             f"FlowTracker {i}": tracker.status for i, tracker in enumerate(self._trackers)
         }
-        if isinstance(fast_tiers, HandleFastTiers):
-            parts["FastModel"] = fast_tiers.ready
-        if isinstance(slow_tiers, HandleSlowTiers):
-            parts["SlowModel"] = slow_tiers.ready
+        for name, handle in (("FastModel", fast), ("SlowModel", slow)):
+            if handle is not None:
+                parts[name] = handle.ready.remote
         self._readiness = Readiness(parts)
         self._dispatcher = Dispatcher(
             settings.spec,
-            fast_tiers,
+            self._fast_tiers(fast),
             self._trackers,
-            slow_tiers,
+            self._slow_tiers(slow),
             settings.pace,
             settings.limits,
         )

@@ -1,17 +1,30 @@
-"""Why Ray Serve could not deploy an application: ``serve run`` prints nothing of it."""
+"""What Ray's dashboard says of the applications, of which ``serve run`` prints nothing."""
 
 from __future__ import annotations
 
 import json
 from http.client import HTTPException
+from typing import Any
 
 from collectors.connections import Connections
 
-__all__ = ["deploy_error"]
+__all__ = ["applications", "deploy_error"]
 
 _TIMEOUT_S = 2.0
 _PATH = "/api/serve/applications/"
 _LINES = 12
+
+
+def applications(dashboard: Connections) -> dict[str, Any]:
+    """Return the state of each application, by name.
+
+    Raises:
+        OSError, HTTPException: The dashboard does not answer.
+        ValueError, KeyError, TypeError: It answers something else.
+    """
+    with dashboard.request("GET", _PATH) as response:
+        told: dict[str, Any] = json.loads(response.read())["applications"]
+    return told
 
 
 def deploy_error(dashboard: str) -> str | None:
@@ -26,14 +39,12 @@ def deploy_error(dashboard: str) -> str | None:
     """
     connections = Connections(dashboard, timeout_s=_TIMEOUT_S, idle=0)
     try:
-        with connections.request("GET", _PATH) as response:
-            told = json.loads(response.read())
-        applications = told["applications"].items()
+        states = applications(connections).items()
     except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError):
         return None
     finally:
         connections.close()
-    for name, state in applications:
+    for name, state in states:
         if state.get("status") == "DEPLOY_FAILED":
             lines = str(state.get("message", "")).strip().splitlines()[-_LINES:]
             return "\n".join([f"application {name}:", *lines])
