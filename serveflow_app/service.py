@@ -24,7 +24,7 @@ from deployments.grpc_address import HOOK
 from deployments.reach import HAPROXY_SCRIPT, HOOK_VALUE, is_loopback
 from flows.errors import KeyRefusedError, ServiceError
 from serveflow_app.deploy_errors import deploy_error
-from serveflow_app.ports import free_ports
+from serveflow_app.ports import free_ports, free_range
 from serveflow_app.processes import end_session
 from serveflow_app.serve_config import (
     check_access,
@@ -44,6 +44,7 @@ _ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
 _ANSWER_BYTES = 8 * 1024 * 1024  # the limit counts both ways: room for the largest batch's answer
 _LIBC = ctypes.CDLL(None)  # found here, as looking it up after the fork could deadlock
 _PR_SET_PDEATHSIG = 1
+_REPLICA_PORTS = 50  # for HTTP, and as many for gRPC: one for each Router replica
 _DASHBOARD = re.compile(r"dashboard at\W+(?:\x1b\[\d+m)*(?:https?://)?([\w.]+:\d+)")
 _ENVIRONMENT = {
     # Local and on loopback: without this Ray writes a token into the home directory.
@@ -94,9 +95,18 @@ def service_settings(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _proxy_environment(folder: Path) -> dict[str, str]:
-    """Give Ray's proxies files and ports of their own, so that several services fit on one box."""
+    """Give Ray's proxies and Routers files and ports of their own: several services fit on one box.
+
+    Ray Serve 2.60 means to keep gRPC servers from sharing a port, but says so as text, where gRPC
+    wants a number: with the same range, Routers of two services answered in each other's place.
+    """
     stats_port, metrics_port, http_port, grpc_port = free_ports(4)
+    routers = free_range(2 * _REPLICA_PORTS)
     return {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(routers[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(routers[_REPLICA_PORTS - 1]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(routers[_REPLICA_PORTS]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(routers[-1]),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -215,10 +225,11 @@ class Service:
             The seconds since its start.
 
         Raises:
-            ServiceError: It ended, or did not answer in time; the message holds the log's end.
+            ServiceError: It ended, or did not answer in time; the message holds what was missing
+                and the log's end.
         """
         look_s = _LOOK_S
-        while not (_ready(f"{self.url}{route_prefix}") and self._answers_grpc()):
+        while missing := _missing(f"{self.url}{route_prefix}") or self._missing_grpc():
             waited_s = time.monotonic() - self._started_s
             if not self.running:
                 raise ServiceError(f"the service ended while it started:\n{self.tail()}")
@@ -226,7 +237,7 @@ class Service:
                 look_s = waited_s + _LOOK_S
                 self._check_deployed()
             if waited_s > timeout_s:
-                raise ServiceError(f"not ready after {timeout_s:.0f} s:\n{self.tail()}")
+                raise ServiceError(f"not ready after {timeout_s:.0f} s: {missing}\n{self.tail()}")
             on_wait(waited_s)
             time.sleep(0.2)
         return time.monotonic() - self._started_s
@@ -236,10 +247,10 @@ class Service:
         if dashboard != _NOT_UP and (error := deploy_error(dashboard)) is not None:
             raise ServiceError(f"the service could not be deployed: {error}")
 
-    def _answers_grpc(self) -> bool:
-        """Tell whether each of our applications answers over gRPC, if it is served."""
+    def _missing_grpc(self) -> str | None:
+        """Tell why one of our applications does not answer over gRPC, if it is served."""
         if self.grpc_url is None:
-            return True
+            return None
         from collectors.grpc_sender import GrpcSender  # where gRPC is off it need not be installed
 
         for app in serveflow_apps(self._config):
@@ -248,9 +259,9 @@ class Service:
                     sender.schema()
                 except KeyRefusedError:
                     continue  # it answers, if not to us
-                except ServiceError:
-                    return False
-        return True
+                except ServiceError as error:
+                    return str(error)
+        return None
 
     def stop(self) -> None:
         """Shut the service and its Ray instance down."""
@@ -292,13 +303,14 @@ class Service:
         self.stop()
 
 
-def _ready(url: str) -> bool:
+def _missing(url: str) -> str | None:
+    """Tell why the application there is not ready."""
     with HttpSender(url, timeout_s=3.0) as sender:
         try:
             sender.ready()
-        except ServiceError:
-            return False
-    return True
+        except ServiceError as error:
+            return str(error)
+    return None
 
 
 def _taken(url: str) -> bool:

@@ -24,19 +24,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 _NO_SERVICE = {"test_cli.py", "test_evaluate.py", "test_tshark_agreement.py", "test_tune.py"}
+_OWN_SERVICE = {
+    "test_as_pods.py", "test_demo.py", "test_open_doors.py", "test_production_config.py",
+    "test_readme.py",
+}  # fmt: skip
 
 
 class _ByFile(LoadScopeScheduling):
-    """Keeps a file's tests in one process, and all that start services or networks in the same.
+    """Keeps a file's tests in one process, as all that share the service or need networks.
 
-    Ray Serve's instances on one machine choose the same ports for replicas: two at a time answer
-    in each other's place.
+    So are all that start services of their own: that takes all cores, so one at a time does.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
-        services = file.parent.name in ("demo", "e2e", "serve") and file.name not in _NO_SERVICE
-        return "services" if services else str(file)
+        if file.parent.name not in ("demo", "e2e", "serve") or file.name in _NO_SERVICE:
+            return str(file)
+        return "own services" if file.name in _OWN_SERVICE else "shared service"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serveflow_app import ports
-from serveflow_app.ports import free_ports
+from serveflow_app.ports import free_ports, free_range
 
 
 def test_ports_are_free_and_different() -> None:
@@ -31,3 +31,12 @@ def test_a_port_that_is_taken_is_left_out(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(ports, "_TRIES", 1)
         with pytest.raises(OSError, match="no 1 free ports"):
             free_ports(1)
+
+
+def test_ports_in_a_row_skip_what_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = free_range(20)[0]
+    monkeypatch.setattr(ports, "_RANGE", range(start, start + 20))
+    with socket.create_server(("127.0.0.1", start + 3)):
+        assert free_range(10) == range(start + 10, start + 20)
+        with pytest.raises(OSError, match="no 20 free ports in a row"):
+            free_range(20)
