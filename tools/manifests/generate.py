@@ -13,7 +13,7 @@ import yaml
 
 from flows.errors import SettingsError
 from serveflow_app.serve_config import load_config
-from serveflow_app.service import service_settings
+from serveflow_app.service_environment import service_settings
 from tools.manifests.serve_config import EVERY, in_cluster
 
 __all__ = ["ROOT", "generated"]
@@ -57,7 +57,7 @@ def _serve_config(config: dict[str, Any]) -> str:
 def _environment(config: dict[str, Any]) -> str:
     settings = {k: v for k, v in service_settings(config).items() if k not in _NOT_IN_PODS}
     lines = [f"{name}={value}\n" for name, value in settings.items()]
-    return _MADE.format("serveflow_app/service.py, which says why") + "".join(lines)
+    return _MADE.format("serveflow_app/service_environment.py, which says why") + "".join(lines)
 
 
 def _prometheus_rule(rules: dict[str, Any]) -> str:
