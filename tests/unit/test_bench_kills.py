@@ -101,21 +101,21 @@ def test_memory_that_grows_has_a_slope() -> None:
 
 
 def test_only_a_services_own_processes_are_its_parts() -> None:
-    title = "ray::ServeReplica:x:Router"
+    title = "ray::ServeReplica:x:OfThisTest"  # the service that others share may be a child, too
     child = subprocess.Popen(
         [title, "-c", "import time; time.sleep(60)"], executable=sys.executable
     )
     try:
         deadline_s = time.monotonic() + 20
-        while victim("Router", os.getpid(), 7) is None and time.monotonic() < deadline_s:
+        while victim("OfThisTest", os.getpid(), 7) is None and time.monotonic() < deadline_s:
             time.sleep(0.05)  # until it has become another program
-        found = victim("Router", os.getpid(), 7)
+        found = victim("OfThisTest", os.getpid(), 7)
         assert found is not None
         assert found[0] == child.pid
         assert found[1].startswith(title)
-        assert victim("Router", child.pid, 0) == found, "the service's own process counts too"
-        assert victim("FastModel", os.getpid(), 0) is None
-        assert victim("Router", 1 << 30, 0) is None, "it is another service's"
+        assert victim("OfThisTest", child.pid, 0) == found, "the service's own process counts too"
+        assert victim("OfNoTest", os.getpid(), 0) is None
+        assert victim("OfThisTest", 1 << 30, 0) is None, "it is another service's"
     finally:
         child.kill()
         child.wait()
