@@ -33,7 +33,7 @@ test: install ## Run all tests but those of check-k8s
 	tools/need.sh redis-server
 	tools/need.sh prometheus
 	command -v ip >/dev/null || tools/need.sh --package iproute2
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --ignore=tests/k8s
+	$(BIN)/python -m pytest -n 2 --ignore=tests/k8s
 
 check: install ## Lint, types, import arrows
 	$(BIN)/ruff check .

@@ -44,7 +44,8 @@ class _ByFile(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Share the tests out to ``-n`` processes."""
+    """Share the tests out to ``-n`` processes, those with services first, as they take longest."""
+    config.option.loadscopereorder = False  # by number of tests they would come last
     return _ByFile(config, log)
 
 

@@ -1,6 +1,6 @@
 """README's commands are run as they stand, in order.
 
-In a folder that comes first, so that it runs before the other tests' service takes the cores.
+In a folder that comes first, as it takes longest.
 """
 
 from __future__ import annotations

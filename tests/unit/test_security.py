@@ -20,7 +20,7 @@ from flows.ids import flow_ids, slots_of
 from models.cascade import load_cascade
 from models.manifest import manifest_text
 from serveflow_app.serve_config import default_config, load_config
-from serveflow_app.service_environment import service_settings
+from serveflow_app.service_environment import service_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -38,10 +38,10 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
         assert _TEST.search(row) or "no test" in row, f"neither a test nor a word on why: {row}"
 
 
-def test_each_way_to_start_says_how_ray_authenticates() -> None:
+def test_each_way_to_start_says_how_ray_authenticates(tmp_path: Path) -> None:
     """Left out, Ray turns tokens on for itself and writes one into the home directory."""
     assert re.search(r"^export RAY_AUTH_MODE \?= \w+", (ROOT / "Makefile").read_text(), re.M)
-    assert service_settings(load_config(default_config()))["RAY_AUTH_MODE"]
+    assert service_environment(load_config(default_config()), tmp_path)["RAY_AUTH_MODE"]
     assert re.search(r"^ +RAY_AUTH_MODE=token", (ROOT / "docker" / "Dockerfile").read_text(), re.M)
     cluster = yaml.safe_load((ROOT / "k8s" / "base" / "ray-service.yaml").read_text())
     assert cluster["spec"]["rayClusterConfig"]["authOptions"]["mode"] == "token"
