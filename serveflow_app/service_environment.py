@@ -51,7 +51,7 @@ def service_environment(config: dict[str, Any], folder: Path) -> dict[str, str]:
         folder: For files of Ray's proxies.
     """
     return {
-        **_proxy_environment(folder),
+        **_own_environment(folder),
         **_grpc_environment(config),
         **_ENVIRONMENT,
         **_haproxy_environment(),
@@ -76,13 +76,15 @@ def service_settings(config: dict[str, Any]) -> dict[str, str]:
     return {**_grpc_environment(config), **_ENVIRONMENT}
 
 
-def _proxy_environment(folder: Path) -> dict[str, str]:
-    """Give Ray's proxies and Routers files and ports of their own: several services fit on one box.
+def _own_environment(folder: Path) -> dict[str, str]:
+    """Give a service files and ports of its own where Ray has fixed ones: several fit on one box.
 
     Ray Serve 2.60 means to keep gRPC servers from sharing a port, but says so as text, where gRPC
     wants a number: with the same range, Routers of two services answered in each other's place.
+    Metrics of a second service's dashboard and autoscaler were not to be had, and Prometheus was
+    sent to the first service's in their place.
     """
-    stats_port, metrics_port, http_port, grpc_port = free_ports(4)
+    stats_port, metrics_port, http_port, grpc_port, *ray_metrics = free_ports(6)
     routers = free_range(2 * _REPLICA_PORTS)
     return {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(routers[0]),
@@ -97,6 +99,8 @@ def _proxy_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http_port),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc_port),
+        "AUTOSCALER_METRIC_PORT": str(ray_metrics[0]),
+        "DASHBOARD_METRIC_PORT": str(ray_metrics[1]),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -259,8 +260,9 @@ def test_ray_shows_the_deployments_and_our_counters(running: Running) -> None:
     assert set(deployments) == expected
     assert {d["status"] for d in deployments.values()} == {"HEALTHY"}
     for _ in range(30):
-        if "ray_serveflow_flows_total" in exported(running):
-            break
+        with contextlib.suppress(httpx.ConnectError):  # Ray names pages just before they are there
+            if "ray_serveflow_flows_total" in exported(running):
+                break
         time.sleep(1)
     text = exported(running)
     for name in ("flows_total", "packets_total", "verdicts_total"):

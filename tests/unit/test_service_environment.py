@@ -31,6 +31,13 @@ def test_services_take_others_each_time(tmp_path: Path) -> None:
     assert len(set(found)) > 1, "chosen at random among those that are free"
 
 
+@pytest.mark.parametrize("name", ["AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"])
+def test_metrics_of_two_services_are_not_behind_one_port(tmp_path: Path, name: str) -> None:
+    config = load_config(default_config())
+    found = [service_environment(config, tmp_path)[name] for _ in range(6)]
+    assert len(set(found)) > 1
+
+
 def test_files_of_the_proxies_lie_in_the_services_folder(tmp_path: Path) -> None:
     environment = service_environment(load_config(default_config()), tmp_path)
     for name in ("CONFIG_FILE_LOC", "SOCKET_PATH", "SERVER_STATE_FILE"):
