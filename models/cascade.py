@@ -21,7 +21,7 @@ from models.goals import NEVER
 from models.inputs import needs_header, see
 from models.novelty import UNKNOWN
 
-__all__ = ["NO_TIER", "Cascade", "Tier", "judge", "load_cascade"]
+__all__ = ["NO_TIER", "Cascade", "Tier", "load_cascade", "look"]
 
 _BITS_AT_ONCE = 256  # flows
 
@@ -147,7 +147,7 @@ class Cascade:
                 self._ask(t, packets, offsets, rows, np.zeros(n, ANSWER_DTYPE))
                 if tier.novelty is not None:
                     columns = see("columns", packets, offsets, tier.depth, tier.sight, rows)
-                    tier.novelty(judge(tier, packets, offsets, rows), columns)
+                    tier.novelty(look(tier, packets, offsets, rows)[0], columns)
 
     def _ask(
         self,
@@ -160,7 +160,7 @@ class Cascade:
         """Let tier ``t`` judge the flows ``rows``; return which ones it is sure of."""
         tier = self._models[t]
         begin_ns = time.perf_counter_ns()
-        scores, columns = _look(tier, packets, offsets, rows)
+        scores, columns = look(tier, packets, offsets, rows)
         label = scores.argmax(axis=1)
         confidence = tier.calibration(scores)
         answers["label"][rows] = label
@@ -189,32 +189,25 @@ class Cascade:
         return np.asarray(sure)
 
 
-def judge(
-    tier: TierModel,
-    packets: Records,
-    offsets: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Return what ``tier`` scores flows, float32 ``[k, classes]``, on the packets it may see.
+def look(
+    tier: TierModel, packets: Records, offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Let a tier score flows on the packets that it may see.
+
+    Bits take 40 KB a flow: only few flows' are ever there at once.
 
     Args:
         tier: A loaded tier.
         packets: As for :meth:`Cascade.answer`, and so is ``offsets``.
         offsets: Where each flow's packets begin.
-        rows: Which flows; all when left out.
+        rows: Which flows, int64 ``[k]``.
+
+    Returns:
+        The scores, float32 ``[k, classes]``, and what the tier sees of the flows if that is
+        columns, float32 ``[k, columns]``.
 
     Raises:
         ValueError: The tier is not loaded.
-    """
-    return _look(tier, packets, offsets, np.arange(len(offsets) - 1) if rows is None else rows)[0]
-
-
-def _look(
-    tier: TierModel, packets: Records, offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    """Return what ``tier`` scores the flows ``rows``, and what it sees of them if that is columns.
-
-    Bits take 40 KB a flow: only few flows' are ever there at once.
     """
     engine = _loaded(tier)
     if tier.inputs != "bits":

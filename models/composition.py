@@ -15,7 +15,7 @@ from models.gates import GATES
 from models.goals import NEVER, Assignment, LossGoal
 from models.yardstick import Yardstick
 
-__all__ = ["Plan", "PlannedTier", "arrange", "compose", "settled"]
+__all__ = ["Plan", "PlannedTier", "arrange", "compose", "mean_cost_us", "settled"]
 
 _MOST_TIERS = 6
 _GAIN = 0.002  # of the distance from the goal, that a further tier must bring
@@ -217,12 +217,30 @@ def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -
         costs_us: What each tier takes a flow, microseconds.
         goal: What is wanted.
     """
-    tiers = tuple(
+    tiers = _priced(plan, costs_us)
+    # As tuning searches, so that it finds the same for the same goal.
+    return replace(plan, tiers=tiers, assignment=search(_yardstick(task, tiers), goal))
+
+
+def mean_cost_us(task: Task, plan: Plan, costs_us: Sequence[float]) -> float:
+    """Return what a cascade takes a flow by its thresholds as they are, microseconds.
+
+    Args:
+        task: The flows.
+        plan: The cascade.
+        costs_us: What each tier takes a flow, microseconds.
+    """
+    yardstick = _yardstick(task, _priced(plan, costs_us))
+    return yardstick.glance(plan.assignment.thresholds).cost_us
+
+
+def _priced(plan: Plan, costs_us: Sequence[float]) -> tuple[PlannedTier, ...]:
+    return tuple(
         replace(tier, judged=replace(tier.judged, cost_us=cost))
         for tier, cost in zip(plan.tiers, costs_us, strict=True)
     )
-    data = task.data
-    judged = [tier.judged for tier in tiers]
-    yardstick = Yardstick(task.true, data.groups, judged, data.sizes, seed=task.seed)
-    # As tuning searches, so that it finds the same for the same goal.
-    return replace(plan, tiers=tiers, assignment=search(yardstick, goal))
+
+
+def _yardstick(task: Task, tiers: Sequence[PlannedTier]) -> Yardstick:
+    data, judged = task.data, [tier.judged for tier in tiers]
+    return Yardstick(task.true, data.groups, judged, data.sizes, seed=task.seed)

@@ -21,19 +21,13 @@ from models.candidates import (
     task_of,
 )
 from models.card import bounded_text, operating_point, with_operating_point
-from models.cascade import judge
-from models.composition import Plan, arrange, compose, settled
+from models.composition import Plan
 from models.composition_book import PlannedTier
-from models.costs import COST_BATCH, cost_us
 from models.dataset import Dataset, Progress, load_dataset
 from models.features import Sight
-from models.gates import assurance
-from models.goals import NEVER
-from models.inputs import see
 from models.metrics import accuracy, f1_scores
-from models.novelty_training import novelty_of
-from models.recalibration import recalibrated
 from models.resampling import CONFIDENCE, Resampled
+from models.tier_training import composed
 from models.train_report import (
     CandidateReport,
     TierReport,
@@ -149,24 +143,8 @@ def train_on(
     steps.total = steps.done + len(recipes) + 6
     judged = {one.name: one for one in candidates}
     skipped = _judge_all(task, recipes, sight, judged, begin_s + chosen.time_limit_s, steps)
-    steps.begin("composing the cascade")
     usable = [one for one in judged.values() if one.sight == sight]
-    if chosen.preset == "paper":
-        plan = arrange(task, usable, chosen.goal, "confidence")
-    else:
-        plan = compose(task, usable, chosen.goal, chosen.gate)
-    models = []
-    for tier in plan.tiers:
-        steps.begin(f"training {tier.candidate.recipe.name}")
-        models.append(_final(task, tier))
-    plan = recalibrated(task, plan)
-    plan = settled(task, plan, [model.cost_us[COST_BATCH] for model in models], chosen.goal)
-    # Training finds one threshold for all classes.
-    finals = [float(np.max(threshold)) for threshold in (*plan.assignment.thresholds, NEVER)]
-    models = [
-        replace(model, threshold=final, calibration=tier.calibration)
-        for model, final, tier in zip(models, finals, plan.tiers, strict=True)
-    ]
+    plan, models = composed(task, usable, chosen, steps.begin)
     return _write(task, chosen, models, list(judged.values()), skipped, plan, out, begin_s)
 
 
@@ -251,38 +229,6 @@ def _judge_all(
             found = judge_candidate(task, recipe, sight)
         by_recipe[recipe.name] = judged[found.name] = found
     return tuple(skipped)
-
-
-def _final(task: Task, tier: PlannedTier) -> TierModel:
-    one = tier.candidate
-    engine = task.fit(one.recipe, one.sight)
-    model = TierModel(
-        name=one.recipe.name,
-        depth=one.recipe.depth,
-        threshold=NEVER,
-        inputs=one.recipe.inputs,
-        sight=one.sight,
-        calibration=tier.calibration,
-        engine=engine,
-        gate=tier.gate,
-        novelty=novelty_of(task, one),
-    )
-    return replace(model, cost_us=_cost_us(task, model))
-
-
-def _cost_us(task: Task, model: TierModel) -> dict[int, float]:
-    """Measure what a tier takes a flow, all that it computes included."""
-    packets, offsets = task.data.packets, task.data.offsets
-
-    def ask(begin: int, end: int) -> object:
-        rows = np.arange(begin, end)
-        scores = judge(model, packets, offsets, rows)
-        if model.gate.kind != "benefit":
-            return scores
-        columns = see("columns", packets, offsets, model.depth, model.sight, rows)
-        return assurance(model.gate, scores, scores[:, 0], columns)
-
-    return cost_us(ask, len(task.data))
 
 
 def _tier_report(task: Task, model: TierModel, tier: PlannedTier) -> TierReport:
