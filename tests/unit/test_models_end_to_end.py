@@ -327,7 +327,7 @@ def test_training_again_gives_the_same_models(
         "models.candidates.measured",
         lambda task, recipe, sight, engine: dict.fromkeys(BATCHES, float(recipe.depth)),
     )
-    for module, cost in (("composition_book", 0.5), ("training", 0.7)):
+    for module, cost in (("composition_book", 0.5), ("tier_training", 0.7)):
         monkeypatch.setattr(
             f"models.{module}.cost_us", lambda ask, flows, own=cost: dict.fromkeys(BATCHES, own)
         )
@@ -362,7 +362,7 @@ def test_limits_that_no_cascade_keeps_to_are_told(
         "models.candidates.measured",
         lambda task, recipe, sight, engine: dict.fromkeys(BATCHES, 50.0 * recipe.depth),
     )
-    for module in ("composition_book", "training"):
+    for module in ("composition_book", "tier_training"):
         monkeypatch.setattr(
             f"models.{module}.cost_us", lambda ask, flows: dict.fromkeys(BATCHES, 50.0)
         )
