@@ -15,7 +15,7 @@ from models.gates import GATES
 from models.goals import NEVER, Assignment, LossGoal
 from models.yardstick import Yardstick
 
-__all__ = ["Plan", "PlannedTier", "arrange", "compose", "mean_cost_us", "settled"]
+__all__ = ["Plan", "PlannedTier", "arrange", "compose", "mean_cost_us", "settled", "yardstick_of"]
 
 _MOST_TIERS = 6
 _GAIN = 0.002  # of the distance from the goal, that a further tier must bring
@@ -219,7 +219,7 @@ def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -
     """
     tiers = _priced(plan, costs_us)
     # As tuning searches, so that it finds the same for the same goal.
-    return replace(plan, tiers=tiers, assignment=search(_yardstick(task, tiers), goal))
+    return replace(plan, tiers=tiers, assignment=search(yardstick_of(task, tiers), goal))
 
 
 def mean_cost_us(task: Task, plan: Plan, costs_us: Sequence[float]) -> float:
@@ -230,7 +230,7 @@ def mean_cost_us(task: Task, plan: Plan, costs_us: Sequence[float]) -> float:
         plan: The cascade.
         costs_us: What each tier takes a flow, microseconds.
     """
-    yardstick = _yardstick(task, _priced(plan, costs_us))
+    yardstick = yardstick_of(task, _priced(plan, costs_us))
     return yardstick.glance(plan.assignment.thresholds).cost_us
 
 
@@ -241,6 +241,7 @@ def _priced(plan: Plan, costs_us: Sequence[float]) -> tuple[PlannedTier, ...]:
     )
 
 
-def _yardstick(task: Task, tiers: Sequence[PlannedTier]) -> Yardstick:
+def yardstick_of(task: Task, tiers: Sequence[PlannedTier]) -> Yardstick:
+    """Return what measures thresholds of planned tiers."""
     data, judged = task.data, [tier.judged for tier in tiers]
     return Yardstick(task.true, data.groups, judged, data.sizes, seed=task.seed)

@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from models.calibration import shifted
 from models.candidates import Task
-from models.composition import Plan
+from models.composition import Plan, yardstick_of
 from models.composition_book import PlannedTier
 from models.goals import NEVER, Threshold
-from models.yardstick import Yardstick
 
 __all__ = ["fit_shift", "recalibrated"]
 
@@ -37,9 +36,7 @@ def recalibrated(task: Task, plan: Plan) -> Plan:
         task: The flows.
         plan: The cascade, with thresholds that are about its final ones.
     """
-    judged = [tier.judged for tier in plan.tiers]
-    yardstick = Yardstick(task.true, task.data.groups, judged, task.data.sizes, seed=task.seed)
-    asked = yardstick.asked(plan.assignment.thresholds)
+    asked = yardstick_of(task, plan.tiers).asked(plan.assignment.thresholds)
     tiers, thresholds = [], []
     for t, tier in enumerate(plan.tiers):
         right = tier.judged.labels == task.true

@@ -18,7 +18,6 @@ from models.cascade import look
 from models.composition import Plan, arrange, compose, mean_cost_us, settled
 from models.composition_book import PlannedTier
 from models.costs import COST_BATCH, cost_us
-from models.engines import Engine
 from models.gates import assurance
 from models.goals import NEVER
 from models.inputs import see
@@ -48,7 +47,7 @@ def composed(
     """
     goal = settings.goal
     within = replace(goal, max_cost_us=_ROOM * goal.max_cost_us)
-    engines: dict[str, Engine] = {}
+    trained: dict[str, TierModel] = {}
     found: list[tuple[Plan, list[TierModel]]] = []
     for _ in range(_TRIES):
         begin("composing the cascade")
@@ -60,18 +59,19 @@ def composed(
         for tier in wanted.tiers:
             name = tier.candidate.recipe.name
             begin(f"training {name}")
-            if name not in engines:
-                engines[name] = task.fit(tier.candidate.recipe, tier.candidate.sight)
-            models.append(_tier_model(task, tier, engines[name]))
+            if name not in trained:
+                trained[name] = _trained(task, tier)
+            models.append(_gated(task, trained[name], tier))
         costs_us = [model.cost_us[COST_BATCH] for model in models]
         plan = settled(task, recalibrated(task, wanted), costs_us, goal)
-        found.append((plan, _with_thresholds(models, plan)))
+        found.append((plan, models))
         taken_us = mean_cost_us(task, wanted, costs_us)
         if goal.met(plan.assignment) or taken_us <= goal.max_cost_us:
             break  # or what the tiers take is not why it falls short
         dearer = taken_us / wanted.assignment.cost_us
         within = replace(within, max_cost_us=goal.max_cost_us / dearer)
-    return min(found, key=lambda one: goal.rank(one[0].assignment))
+    plan, models = min(found, key=lambda one: goal.rank(one[0].assignment))
+    return plan, _with_thresholds(models, plan)
 
 
 def _with_thresholds(models: list[TierModel], plan: Plan) -> list[TierModel]:
@@ -83,20 +83,25 @@ def _with_thresholds(models: list[TierModel], plan: Plan) -> list[TierModel]:
     ]
 
 
-def _tier_model(task: Task, tier: PlannedTier, engine: Engine) -> TierModel:
+def _trained(task: Task, tier: PlannedTier) -> TierModel:
+    """Train what is the same in every cascade that has this tier."""
     one = tier.candidate
-    model = TierModel(
+    return TierModel(
         name=one.recipe.name,
         depth=one.recipe.depth,
         threshold=NEVER,
         inputs=one.recipe.inputs,
         sight=one.sight,
         calibration=tier.calibration,
-        engine=engine,
-        gate=tier.gate,
+        engine=task.fit(one.recipe, one.sight),
         novelty=novelty_of(task, one),
     )
-    return replace(model, cost_us=_cost_us(task, model))
+
+
+def _gated(task: Task, model: TierModel, tier: PlannedTier) -> TierModel:
+    """Return a trained tier with its gate in this cascade, and what both take."""
+    own = replace(model, gate=tier.gate)
+    return replace(own, cost_us=_cost_us(task, own))
 
 
 def _cost_us(task: Task, model: TierModel) -> dict[int, float]:

@@ -84,7 +84,7 @@ def _own_environment(folder: Path) -> dict[str, str]:
     Metrics of a second service's dashboard and autoscaler were not to be had, and Prometheus was
     sent to the first service's in their place.
     """
-    stats_port, metrics_port, http_port, grpc_port, *ray_metrics = free_ports(6)
+    stats_port, metrics_port, http_port, grpc_port, autoscaler_port, dashboard_port = free_ports(6)
     routers = free_range(2 * _REPLICA_PORTS)
     return {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(routers[0]),
@@ -99,8 +99,8 @@ def _own_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http_port),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc_port),
-        "AUTOSCALER_METRIC_PORT": str(ray_metrics[0]),
-        "DASHBOARD_METRIC_PORT": str(ray_metrics[1]),
+        "AUTOSCALER_METRIC_PORT": str(autoscaler_port),
+        "DASHBOARD_METRIC_PORT": str(dashboard_port),
     }
 
 

@@ -16,9 +16,7 @@ from models.synthetic import synthetic_dataset
 from models.train_report import TrainReport
 from models.training import TrainSettings, train_on
 
-QUICK = TrainSettings(
-    effort="quick", operating_point="accurate", port=False, host=False, gate="margin"
-)
+QUICK = TrainSettings(effort="quick", operating_point="accurate", port=False, host=False)
 
 
 def by_class(flows: int, captures: int = 4) -> Dataset:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from test_models_composition import CLASSES, TASK, N, candidate
 
 from models import composition_book, tier_training
-from models.candidates import Candidate, Task, task_of
+from models.candidates import Candidate
 from models.composition import Plan
 from models.costs import BATCHES
 from models.engines import Engine
-from models.features import Sight
-from models.metrics import f1_scores
-from models.synthetic import synthetic_dataset
 from models.tier_training import composed
 from models.train_settings import BALANCED_COST_US, TrainSettings
-from models.zoo import Recipe
 
-TASK: Task = task_of(synthetic_dataset(1_500, groups=20, seed=5), 4, 0, 10.0)
-N, CLASSES = len(TASK.true), len(TASK.classes)
 SETTINGS = TrainSettings(max_f1_loss=0.01, gate="confidence")
 
 
@@ -38,21 +33,13 @@ class Factory:
     def knows(self, name: str, depth: int, cost_us: float, share: float) -> Candidate:
         """Right and sure of it for a share of the flows, wrong about the others and says so."""
         right = np.random.default_rng(0).random(N) < share
-        said = np.where(right, TASK.true, (TASK.true + 1) % CLASSES)
-        sure = np.where(right, 0.95, 0.4)
-        scores = np.repeat(((1.0 - sure) / (CLASSES - 1))[:, None], CLASSES, axis=1)
-        scores[np.arange(N), said] = sure
-        found = f1_scores(TASK.true, said)
+        one = candidate(name, depth, cost_us, right, np.where(right, 0.95, 0.4))
 
         def fit(*_: object) -> Engine:
-            self.trained.append(recipe.name)
+            self.trained.append(one.name)
             return _Takes(self, cost_us)
 
-        recipe = Recipe(f"{name}@{depth}", depth, "columns", fit)
-        return Candidate(
-            recipe, Sight(), scores.astype(np.float32), found["weighted_f1"], found["macro_f1"],
-            dict.fromkeys(BATCHES, cost_us),
-        )  # fmt: skip
+        return replace(one, recipe=replace(one.recipe, fit=fit))
 
     def cost_us(self, ask: Callable[[int, int], object], _flows: int) -> dict[int, float]:
         """Stand for the clock."""
