@@ -9,10 +9,15 @@ and one instruction asks a node of 8 or 16 flows, which makes up for asking all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir  # type: ignore[import-untyped] # llvmlite is not typed
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from flows.compiled import compiled
 from flows.packet import Array
@@ -23,8 +28,8 @@ FEWEST_ROWS = 4
 """With fewer flows it is faster to walk."""
 
 _LEAVES = 32  # of a tree, at most: bits of a word
-_WIDEST = 64  # flows at a time; wider ones gain nothing more
-_STEP = 32  # a narrower block's flows are filled up to a multiple of this
+_LANES = 16  # flows to a vector; processors with narrower ones take several for it
+_NARROW, _WIDE = 16, 64  # flows at a time: few ones', and others, filled up
 # Times a word of one bit, the upper five bits of the product are another number for each bit
 # (Leiserson et al. 1998, "Using de Bruijn sequences to index a 1 in a computer word").
 _DE_BRUIJN = 0x077CB531
@@ -36,7 +41,7 @@ class BitTrees:
 
     Attributes:
         used: Columns of the inputs that a node looks at, int64 ``[columns]``.
-        column: Index into ``used`` of each inner node's, uint64 ``[nodes]``; tree by tree.
+        column: Index into ``used`` of each inner node's, uint16 ``[nodes]``; tree by tree.
         threshold: Of each inner node, float32 ``[nodes]``.
         right: Leaves that are left to whom goes right there, uint32 ``[nodes]``.
         starts: Where each tree's nodes begin, int64 ``[trees + 1]``.
@@ -89,7 +94,7 @@ def bit_trees(
     used, column = np.unique(feature[inner].astype(np.int64), return_inverse=True)
     return BitTrees(
         used,
-        column.astype(np.uint64),
+        column.astype(np.uint16),  # as many as nodes can name, see models/ensemble.py
         threshold[inner],
         kept[inner],
         np.searchsorted(tree[inner], np.arange(len(roots) + 1)),
@@ -139,6 +144,74 @@ def _slot(bit: np.uint32) -> np.int64:
     return np.int64(np.uint32(bit * np.uint32(_DE_BRUIJN)) >> np.uint32(27))
 
 
+def _exit_leaves(
+    _: Any,
+    seen: Any,
+    column: Any,
+    threshold: Any,
+    right: Any,
+    begin: Any,
+    end: Any,
+    left_over: Any,
+    width: Any,
+) -> Any:
+    """Ask the nodes from ``begin`` to before ``end``, and write what is left of their tree.
+
+    For compiled code. LLVM would make wide instructions of a loop over flows too, but keeps what is
+    left in memory from node to node, and looks anew at each one whether arrays overlap: here it
+    stays in registers, for three to four times the speed.
+
+    ``seen`` is float32, ``width`` flows' side by side for each used column; ``left_over`` is uint32
+    ``[width]``, and ``width`` a literal multiple of ``_LANES``. The others are as in
+    :class:`BitTrees`.
+    """
+    if not isinstance(width, types.IntegerLiteral):
+        return None
+    lanes = [lane * _LANES for lane in range(width.literal_value // _LANES)]
+    word, offset = ir.IntType(32), ir.IntType(64)
+    floats, words = ir.VectorType(ir.FloatType(), _LANES), ir.VectorType(word, _LANES)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def element(array: int, index: Any) -> Any:
+            made = context.make_array(signature.args[array])(context, builder, values[array])
+            return builder.gep(made.data, [index])
+
+        def vector(kind: Any, array: int, index: Any) -> Any:
+            return builder.bitcast(element(array, index), kind.as_pointer())
+
+        def everywhere(kind: Any, one: Any) -> Any:
+            nothing = ir.Constant(kind, ir.Undefined)
+            first = builder.insert_element(nothing, one, word(0))
+            return builder.shuffle_vector(first, nothing, ir.Constant(words, [0] * _LANES))
+
+        every = ir.Constant(words, [-1] * _LANES)
+        left = [cgutils.alloca_once(builder, words) for _ in lanes]
+        for so_far in left:
+            builder.store(every, so_far)
+        begin, end = values[4:6]
+        with cgutils.for_range_slice(builder, begin, end, begin.type(1)) as (node, _):
+            row = builder.zext(builder.load(element(1, node)), offset)
+            row = builder.mul(row, offset(width.literal_value))
+            threshold = everywhere(floats, builder.load(element(2, node)))
+            right = everywhere(words, builder.load(element(3, node)))
+            for lane, so_far in zip(lanes, left, strict=True):
+                at = vector(floats, 0, builder.add(row, offset(lane)))
+                goes_right = builder.fcmp_unordered(">", builder.load(at, align=4), threshold)
+                before = builder.load(so_far)
+                kept = builder.select(goes_right, builder.and_(before, right), before)
+                builder.store(kept, so_far)
+        for lane, so_far in zip(lanes, left, strict=True):
+            builder.store(builder.load(so_far), vector(words, 6, offset(lane)), align=4)
+        return context.get_dummy_value()
+
+    arrays = seen, column, threshold, right
+    signature = types.void(*arrays, types.intp, types.intp, left_over, width)
+    return signature, generate
+
+
+_exits: Callable[..., None] = intrinsic(prefer_literal=True)(_exit_leaves)
+
+
 @compiled
 def _add(
     rows: Array,
@@ -151,9 +224,7 @@ def _add(
     classes: Array,
     out: Array,
 ) -> None:
-    # The width is not known when this is compiled: known ones are unrolled, and then no longer
-    # made into wide instructions.
-    width = min(_WIDEST, (len(rows) + _STEP - 1) // _STEP * _STEP)
+    width = _NARROW if len(rows) <= _NARROW else _WIDE
     seen = np.zeros(len(used) * width, np.float32)  # by column, so that a node's lie side by side
     left_over = np.empty(width, np.uint32)
     sums = np.zeros((out.shape[1], width), out.dtype)
@@ -165,30 +236,15 @@ def _add(
             for c in range(out.shape[1]):
                 sums[c, i] = out[begin + i, c]
         for tree in range(len(starts) - 1):
-            for i in range(width):
-                left_over[i] = np.uint32(0xFFFFFFFF)
-            for node in range(starts[tree], starts[tree + 1]):
-                at = column[node] * np.uint64(width)
-                _ask(width, seen, at, threshold[node], right[node], left_over)
+            first, behind = starts[tree], starts[tree + 1]
+            if width == _NARROW:
+                _exits(seen, column, threshold, right, first, behind, left_over, _NARROW)
+            else:
+                _exits(seen, column, threshold, right, first, behind, left_over, _WIDE)
             _add_leaves(width, left_over, values, np.uint64(32 * tree), sums, classes[tree])
         for i in range(n):
             for c in range(out.shape[1]):
                 out[begin + i, c] = sums[c, i]
-
-
-@compiled
-def _ask(
-    width: int,
-    seen: Array,
-    at: np.uint64,
-    threshold: np.float32,
-    right: np.uint32,
-    left_over: Array,
-) -> None:
-    # Unsigned indices: numba need not look whether they count from the end.
-    for i in range(width):
-        stays = np.uint32(-np.int32(seen[at + np.uint64(i)] <= threshold))  # all bits, or none
-        left_over[i] = np.uint32(left_over[i] & (right | stays))
 
 
 @compiled

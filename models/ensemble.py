@@ -1,10 +1,8 @@
-"""Forests of decision trees as plain arrays, walked by numba: averaged ones and boosted ones.
+"""Forests of decision trees as plain arrays: averaged ones and boosted ones.
 
 Both keep the same six arrays of trees (``feature``, ``threshold``, ``left``, ``right``, ``roots``,
-``values``) and lay them out for speed when they are loaded: the two children of a node side by
-side, so that a step is one comparison and one addition without a branch that a processor could
-guess wrong, and four trees walked at a time, so that it does not wait for the memory of one. Small
-boosted trees are not walked if a call has flows enough: see :mod:`models.bitvectors`.
+``values``) and lay them out for speed when they are loaded: see :mod:`models.tree_walk`, and for
+small boosted trees, if a call has flows enough, :mod:`models.bitvectors`.
 """
 
 from __future__ import annotations
@@ -20,16 +18,13 @@ from flows.compiled import compiled
 from flows.errors import BundleError
 from flows.packet import Array
 from models.bitvectors import FEWEST_ROWS, bit_trees
+from models.tree_walk import walked_trees
 
 __all__ = ["BoostedEngine", "ForestEngine"]
 
 _LEAF = -1
-_LANES = 4  # trees walked at a time
 _UNEVEN = 1e-4  # most that a leaf's probabilities may miss 1 by
 _MOST = 1e37  # most that boosted leaves may add up to, far from what float32 cannot hold
-
-# 16 bytes: four nodes to a cache line, and a node's two children in one or two of them.
-_NODE = np.dtype([("threshold", "<f4"), ("feature", "<i4"), ("child", "<i4"), ("leaf", "<i4")])
 
 _TREES = {"feature": "<i2", "threshold": "<f4", "left": "<i4", "right": "<i4", "roots": "<i4"}
 
@@ -139,18 +134,18 @@ class ForestEngine(_Trees):
         if not values.shape[1] or (values < 0).any() or (np.abs(shares - 1.0) > _UNEVEN).any():
             raise BundleError("values.npy: a leaf's are no probabilities; make the bundle anew")
         self.classes = int(values.shape[1])
-        self._nodes = _layout(**trees, leaves=len(values))
-        none = np.zeros((1, self.classes), np.float32)  # what lanes without a tree add
+        # Most leaves hold few flows of one class, and say one of some hundred things: together
+        # these fit into the caches, while each leaf's own would come from memory.
+        values, at = _distinct(values)
+        trees["left"] = np.where(feature == _LEAF, at[left * (feature == _LEAF)], left)
+        self._arrays = {**trees, "values": values}
+        self._walked = walked_trees(**trees, leaves=len(values))
+        none = np.zeros((1, self.classes), np.float32)  # what walks without a tree end at
         self._values = np.concatenate([values, none])
 
     def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return each flow's probability per class; see :class:`models.engines.Engine`."""
-        rows = self._rows(inputs)
-        out = np.empty((len(rows), self.classes), np.float32)
-        # float64: with float32 the sums of hundreds of trees would miss 1 by more than 1e-6.
-        sums = np.zeros((len(rows), self.classes))
-        _average(rows, self._nodes, len(self._arrays["roots"]), self._values, sums, out)
-        return out
+        return self._walked.average(self._rows(inputs), self._values)
 
 
 class BoostedEngine(_Trees):
@@ -216,10 +211,11 @@ class BoostedEngine(_Trees):
         ):
             raise BundleError("the forest's arrays contradict each other; make the bundle anew")
         self.classes = len(base)
-        self._nodes = _layout(**trees, leaves=len(values))
+        self._walked = walked_trees(**trees, leaves=len(values))
         self._bits = bit_trees(**trees, values=values)
         self._values = np.append(values, values.dtype.type(0))
-        self._column = np.append(column, np.zeros(-len(column) % _LANES, np.int32))
+        none = np.zeros(len(self._walked.roots) - len(column), np.int32)
+        self._column = np.concatenate([column, none])
         self._base = base
 
     def sums(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.floating[Any]]:
@@ -237,7 +233,7 @@ class BoostedEngine(_Trees):
         if self._bits is not None and len(rows) >= FEWEST_ROWS:
             self._bits.add(rows, self._column, out)
         else:
-            _add(rows, self._nodes, self._column, self._values, out)
+            self._walked.add(rows, self._column, self._values, out)
         return out
 
     def scores(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -274,89 +270,15 @@ def _are_trees(
     return once and bool(np.isfinite(threshold[inner]).all() and np.isfinite(values).all())
 
 
+def _distinct(values: Array) -> tuple[Array, npt.NDArray[np.int32]]:
+    """Return the distinct rows of an array, and which one of them each row is, int32."""
+    rows = np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}")
+    _, first, at = np.unique(rows.ravel(), return_index=True, return_inverse=True)
+    return values[first], at.astype(np.int32)
+
+
 def _outside(indices: Array, least: Array | np.int64, stop: int) -> bool:
     return bool(((indices < least) | (indices >= stop)).any())
-
-
-def _layout(
-    feature: Array, threshold: Array, left: Array, right: Array, roots: Array, leaves: int
-) -> Array:
-    """Lay out checked trees: roots first, then pairs of children, right before left.
-
-    The next node is ``child + (x <= threshold)``. A leaf is its own child and has the threshold
-    NaN, so that nothing leaves it. Roots are filled up to whole lanes with leaves of their own,
-    whose row of values is the one behind the last: ``leaves``.
-    """
-    inner = np.flatnonzero(feature != _LEAF)
-    leaf = np.flatnonzero(feature == _LEAF)
-    filled = len(roots) + -len(roots) % _LANES
-    child = filled + 2 * np.arange(len(inner))
-    at = np.empty(len(feature), np.int64)
-    at[roots] = np.arange(len(roots))
-    at[right[inner]] = child
-    at[left[inner]] = child + 1
-    nodes = np.zeros(filled + 2 * len(inner), _NODE)
-    nodes["threshold"] = np.nan
-    nodes["child"] = np.arange(len(nodes))
-    nodes["leaf"] = leaves
-    nodes["threshold"][at[inner]] = threshold[inner]
-    nodes["feature"][at[inner]] = feature[inner]
-    nodes["child"][at[inner]] = child
-    nodes["leaf"][at[leaf]] = left[leaf]
-    return nodes
-
-
-@compiled
-def _step(nodes: Array, node: int, row: Array) -> Any:
-    there = nodes[node]
-    return there.child + (row[there.feature] <= there.threshold)
-
-
-@compiled
-def _walk(nodes: Array, tree: int, row: Array) -> Any:
-    """Return the rows of values that a row ends at in four trees, walked side by side."""
-    a, b, c, d = tree, tree + 1, tree + 2, tree + 3
-    while True:
-        # Whether all have arrived is asked at every third step only: that is what a processor
-        # guesses wrong, and standing still at a leaf costs less.
-        for _ in range(2):
-            a, b = _step(nodes, a, row), _step(nodes, b, row)
-            c, d = _step(nodes, c, row), _step(nodes, d, row)
-        e, f = _step(nodes, a, row), _step(nodes, b, row)
-        g, h = _step(nodes, c, row), _step(nodes, d, row)
-        if (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0:
-            return nodes[a].leaf, nodes[b].leaf, nodes[c].leaf, nodes[d].leaf
-        a, b, c, d = e, f, g, h
-
-
-# Four trees by four, so that their nodes stay in the cache for all rows. Each row's sum is made
-# in the order of the trees, in whatever company it is.
-
-
-@compiled
-def _average(rows: Array, nodes: Array, trees: int, values: Array, sums: Array, out: Array) -> None:
-    for tree in range(0, trees, _LANES):
-        for i in range(len(rows)):
-            p, q, r, s = _walk(nodes, tree, rows[i])
-            for c in range(values.shape[1]):
-                sums[i, c] = (((sums[i, c] + values[p, c]) + values[q, c]) + values[r, c]) + values[
-                    s, c
-                ]
-    share = 1.0 / trees
-    for i in range(len(rows)):
-        for c in range(values.shape[1]):
-            out[i, c] = sums[i, c] * share
-
-
-@compiled
-def _add(rows: Array, nodes: Array, column: Array, values: Array, sums: Array) -> None:
-    for tree in range(0, len(column), _LANES):
-        for i in range(len(rows)):
-            p, q, r, s = _walk(nodes, tree, rows[i])
-            sums[i, column[tree]] += values[p]
-            sums[i, column[tree + 1]] += values[q]
-            sums[i, column[tree + 2]] += values[r]
-            sums[i, column[tree + 3]] += values[s]
 
 
 @compiled
