@@ -185,7 +185,7 @@ def _exit_leaves(
             return builder.shuffle_vector(first, nothing, ir.Constant(words, [0] * _LANES))
 
         every = ir.Constant(words, [-1] * _LANES)
-        left = [cgutils.alloca_once(builder, words) for _ in lanes]
+        left = [cgutils.alloca_once(builder, words) for _ in lanes]  # type: ignore[no-untyped-call] # numba has no types here
         for so_far in left:
             builder.store(every, so_far)
         begin, end = values[4:6]

@@ -17,10 +17,11 @@ from models.engines import BoostedEngine
 from models.folds import grouped_folds
 from models.forest import ClassWeight, row_weights
 
-__all__ = ["BoostedSettings", "fit_lightgbm", "fit_xgboost"]
+__all__ = ["BoostedSettings", "fit_lightgbm", "fit_shares", "fit_xgboost"]
 
 _AGREE = 1e-5  # most that the engine's probabilities may differ from the library's
 _SAMPLE = 2_000  # rows that the engine is checked on
+_SHARE_ROUNDS = 60
 _WIDE = 512  # columns; of so many, such as headers' bits, most are the same in all rows
 
 
@@ -207,6 +208,52 @@ def fit_xgboost(
     sample = _sample(inputs)
     theirs = booster.predict(xgboost.DMatrix(sample, nthread=chosen.threads))
     _check(engine, sample, theirs, present)
+    return engine
+
+
+def fit_shares(
+    inputs: npt.NDArray[np.float32], shares: npt.NDArray[np.float32], seed: int = 0
+) -> BoostedEngine:
+    """Train with LightGBM on shares instead of labels, by their cross-entropy.
+
+    Rows and columns are drawn for each tree, as little is to be learned from much noise.
+
+    Args:
+        inputs: float32 ``[n, features]``, no NaN.
+        shares: What share of each row is class 1, float32 ``[n]`` within [0, 1]; the rest is 0.
+        seed: Makes it repeatable.
+
+    Returns:
+        An engine of two classes.
+
+    Raises:
+        RuntimeError: The engine does not say what LightGBM says.
+    """
+    import lightgbm
+
+    how = {
+        "objective": "cross_entropy",
+        "learning_rate": 0.07,
+        "num_leaves": 20,
+        "min_data_in_leaf": 20,
+        "lambda_l2": 5.0,
+        "feature_fraction": 0.3,
+        "bagging_fraction": 0.7,
+        "bagging_freq": 1,
+        "use_missing": False,
+        "zero_as_missing": False,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": 1,
+        "seed": seed,
+        "verbosity": -1,
+    }
+    booster = lightgbm.train(how, lightgbm.Dataset(inputs, shares), _SHARE_ROUNDS)
+    second = np.ones(1, np.int64)
+    engine = lightgbm_engine(booster.model_to_string(), second, 2, absent=0.0)
+    sample = _sample(inputs)
+    theirs: Any = booster.predict(sample, num_threads=1)
+    _check(engine, sample, np.stack([1.0 - theirs, theirs], axis=1), np.arange(2))
     return engine
 
 

@@ -22,14 +22,16 @@ def lightgbm_engine(
     present: npt.NDArray[np.int64],
     classes: int,
     columns: npt.NDArray[np.int64] | None = None,
+    absent: float = _ABSENT,
 ) -> BoostedEngine:
     """Turn what LightGBM's ``model_to_string`` gave into an engine.
 
     Args:
         model: A multiclass model without categories, missing values and linear leaves.
         present: Class of each of the model's, int64 ``[model's classes]``.
-        classes: Number of classes; the others get a score near 0.
+        classes: Number of classes.
         columns: Which column of the inputs each of the model's is, int64; None: all in order.
+        absent: What the others' sums are; when left out, they get a score near 0.
 
     Raises:
         ValueError: The model is of another kind.
@@ -64,7 +66,7 @@ def lightgbm_engine(
         if columns is not None:
             feature = columns[feature]
         made.add(feature, threshold, left, right, values)
-    return made.engine(present, np.zeros(len(present)), classes)
+    return made.engine(present, np.zeros(len(present)), classes, absent)
 
 
 def xgboost_engine(model: bytes, present: npt.NDArray[np.int64], classes: int) -> BoostedEngine:
@@ -149,11 +151,12 @@ class _Arrays:
         present: npt.NDArray[np.int64],
         base: npt.NDArray[np.floating[Any]],
         classes: int,
+        absent: float = _ABSENT,
     ) -> BoostedEngine:
         feature, threshold, left, right, values = (
             np.concatenate(arrays) for arrays in zip(*self._trees, strict=True)
         )
-        start = np.full(classes, _ABSENT, values.dtype)
+        start = np.full(classes, absent, values.dtype)
         start[present] = base
         column = np.resize(present, len(self._roots)).astype(np.int32)
         roots = np.array(self._roots, np.int32)

@@ -26,7 +26,6 @@ from flows.errors import BundleError
 from models.bundle_files import check_file, checked_file, read_file, write_files
 from models.bundle_tiers import load_engine, load_gate, load_novelty, sight_of
 from models.calibration import Calibration, calibration_of
-from models.costs import COST_BATCH
 from models.engines import Engine
 from models.features import FEATURE_SCHEMA, Sight
 from models.gates import Gate
@@ -139,7 +138,8 @@ def write_bundle(
             raise BundleError(f"{tier.name}: not loaded; a bundle is written with all its tiers")
         own = tier.engine.files()
         files |= {f"tier{i}/{name}": data for name, data in own.items()}
-        gate = tier.gate.engine.files() if tier.gate.engine is not None else {}
+        asks = tier.gate.engine
+        gate = asks.files() if asks is not None else {}
         files |= {f"gate{i}/{name}": data for name, data in gate.items()}
         strange = novelty_files(tier.novelty) if tier.novelty is not None else {}
         files |= {f"novelty{i}/{name}": data for name, data in strange.items()}
@@ -150,6 +150,7 @@ def write_bundle(
                 "threshold": tier.threshold,
                 "class_thresholds": tier.class_thresholds and list(tier.class_thresholds),
                 "gate": tier.gate.kind,
+                **({"gate_engine": asks.kind} if asks is not None else {}),
                 "gate_files": sorted(gate),
                 "cost_us": {str(batch): cost for batch, cost in tier.cost_us.items()},
                 "engine": tier.engine.kind,
@@ -278,7 +279,7 @@ def read_bundle(folder: Path, tiers: Collection[int] | None = None) -> BundleCon
                 engine,
                 gate,
                 tier.class_thresholds,
-                {int(batch): cost for batch, cost in tier.cost_us.items()},
+                _by_batch(tier.cost_us),
                 novelty,
             )
         )
@@ -315,11 +316,15 @@ def read_validation(folder: Path) -> Validation:
         return validation_from_files(
             files,
             [tier.depth for tier in manifest.tiers],
-            [tier.cost_us.get(str(COST_BATCH), 0.0) for tier in manifest.tiers],
+            [_by_batch(tier.cost_us) for tier in manifest.tiers],
             len(manifest.classes),
         )
     except BundleError as error:
         raise BundleError(f"{folder / VALIDATION_FOLDER}/{error}; make the bundle anew") from None
+
+
+def _by_batch(cost_us: dict[str, float]) -> dict[int, float]:
+    return {int(batch): cost for batch, cost in cost_us.items()}
 
 
 def _version(manifest: Manifest) -> str:

@@ -46,7 +46,7 @@ def load_gate(where: Path, tier: TierEntry, files: dict[str, bytes]) -> Gate:
     if not files:
         return Gate(tier.gate)
     try:
-        engine = engine_from_files("forest", files)
+        engine = engine_from_files(tier.gate_engine, files)
     except BundleError as error:
         raise BundleError(f"{where}: {error}") from None
     if engine.classes != OUTCOMES:

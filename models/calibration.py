@@ -11,7 +11,7 @@ are right than of those that it was fitted to (Saerens et al. 2002, for labels).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -62,6 +62,10 @@ class Isotonic:
     x: tuple[float, ...]
     y: tuple[float, ...]
     shift: float = 0.0
+    # Both as arrays: numpy would make them anew at each call, in most of its time.
+    _knots: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] = field(
+        init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         _check_shift(self.shift)
@@ -73,6 +77,7 @@ class Isotonic:
             raise ValueError("the y of a calibration must not decrease")
         if not (self.y[0] >= 0.0 and self.y[-1] <= 1.0):
             raise ValueError("the y of a calibration must lie within 0 and 1")
+        object.__setattr__(self, "_knots", (np.array(self.x), np.array(self.y)))
 
     def __call__(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the calibrated confidence of flows, float32 ``[n]``.
@@ -84,7 +89,8 @@ class Isotonic:
 
     def at(self, top: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the calibrated confidence of top-class scores, float32 of the same shape."""
-        return shifted(np.interp(top, self.x, self.y).astype(np.float32), self.shift)
+        x, y = self._knots
+        return shifted(np.interp(top, x, y).astype(np.float32), self.shift)
 
     def fields(self) -> dict[str, Any]:
         """Return what :func:`calibration_of` makes it of."""

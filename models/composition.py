@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from models.assignment import search
 from models.candidates import Candidate, Task, pareto
 from models.composition_book import Book, Gating, PlannedTier, in_order
-from models.costs import COST_BATCH
+from models.costs import COST_BATCH, call_us
 from models.gates import GATES
 from models.goals import NEVER, Assignment, LossGoal
 from models.yardstick import Yardstick
@@ -205,7 +205,9 @@ def arrange(task: Task, candidates: list[Candidate], goal: LossGoal, gate: str) 
     return Plan(planned, assignment, {gate: assignment})
 
 
-def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -> Plan:
+def settled(
+    task: Task, plan: Plan, costs_us: Sequence[Mapping[int, float]], goal: LossGoal
+) -> Plan:
     """Choose a cascade's thresholds once more, by what its tiers take when they are trained.
 
     Measured twice, a cost is never quite the same; the thresholds must keep to those costs that
@@ -214,7 +216,7 @@ def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -
     Args:
         task: The flows.
         plan: The cascade.
-        costs_us: What each tier takes a flow, microseconds.
+        costs_us: What each tier takes a flow, by flows in a call, microseconds.
         goal: What is wanted.
     """
     tiers = _priced(plan, costs_us)
@@ -222,21 +224,21 @@ def settled(task: Task, plan: Plan, costs_us: Sequence[float], goal: LossGoal) -
     return replace(plan, tiers=tiers, assignment=search(yardstick_of(task, tiers), goal))
 
 
-def mean_cost_us(task: Task, plan: Plan, costs_us: Sequence[float]) -> float:
+def mean_cost_us(task: Task, plan: Plan, costs_us: Sequence[Mapping[int, float]]) -> float:
     """Return what a cascade takes a flow by its thresholds as they are, microseconds.
 
     Args:
         task: The flows.
         plan: The cascade.
-        costs_us: What each tier takes a flow, microseconds.
+        costs_us: What each tier takes a flow, by flows in a call, microseconds.
     """
     yardstick = yardstick_of(task, _priced(plan, costs_us))
     return yardstick.glance(plan.assignment.thresholds).cost_us
 
 
-def _priced(plan: Plan, costs_us: Sequence[float]) -> tuple[PlannedTier, ...]:
+def _priced(plan: Plan, costs_us: Sequence[Mapping[int, float]]) -> tuple[PlannedTier, ...]:
     return tuple(
-        replace(tier, judged=replace(tier.judged, cost_us=cost))
+        replace(tier, judged=replace(tier.judged, cost_us=cost[COST_BATCH], call_us=call_us(cost)))
         for tier, cost in zip(plan.tiers, costs_us, strict=True)
     )
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from models.assignment import COARSE, FULL, Effort, search
 from models.calibration import BestCalibration, Calibration, fit_best_calibration
 from models.candidates import Candidate, Task
-from models.costs import COST_BATCH, cost_us
+from models.costs import COST_BATCH, call_us, cost_us
 from models.delay import Delay
 from models.features import flow_features
 from models.gates import (
@@ -79,7 +79,7 @@ class Book:
         self._delay = Delay.against(task.data.wait_ns(deepest.recipe.depth) / 1e6)
         self._benefit: dict[tuple[str, float], npt.NDArray[np.float32]] = {}
         self._calibrated: dict[str, BestCalibration] = {}
-        self._measured_us: float | None = None
+        self._gates_us: dict[int, float] = {}
         self._found: dict[tuple[frozenset[str], Gating], Assignment] = {}
 
     def measure(
@@ -148,22 +148,24 @@ class Book:
 
     def _judged(self, one: Candidate, gating: Gating) -> Judgements:
         depth = one.recipe.depth
-        sure, gate_us = self._calibration(one).confidence, 0.0
+        sure, taken_us = self._calibration(one).confidence, one.cost_us
         if gating.kind != "benefit":
             sure = assurance(Gate(gating.kind), one.scores, sure, None)
         elif one is not self._deepest:
             sure, gate_us = self._benefits(one, gating.price), self._gate_us(one)
+            taken_us = {batch: cost + gate_us[batch] for batch, cost in one.cost_us.items()}
         return Judgements(
             one.scores.argmax(axis=1),
             sure,
             depth,
             self._task.data.wait_ns(depth),
-            one.cost_us[COST_BATCH] + gate_us,
+            taken_us[COST_BATCH],
+            call_us(taken_us),
         )
 
-    def _gate_us(self, one: Candidate) -> float:
+    def _gate_us(self, one: Candidate) -> dict[int, float]:
         """Return what a benefit gate takes a flow: about the same at every tier."""
-        if self._measured_us is None:
+        if not self._gates_us:
             gate = self._fit_benefit(one, 0.0)
             columns = self._gate_inputs(one)[:, BENEFIT_COLUMNS:]
 
@@ -171,8 +173,8 @@ class Book:
                 scores = one.scores[begin:end]
                 return assurance(gate, scores, scores[:, 0], columns[begin:end])
 
-            self._measured_us = cost_us(ask, len(columns))[COST_BATCH]
-        return self._measured_us
+            self._gates_us = cost_us(ask, len(columns))
+        return self._gates_us
 
     def _calibration(self, one: Candidate) -> BestCalibration:
         if one.name not in self._calibrated:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from models.engines import ForestEngine
@@ -17,7 +17,6 @@ __all__ = [
     "fit_distilled_tree",
     "fit_extra_trees",
     "fit_random_forest",
-    "fit_soft_trees",
     "fit_tree",
     "forest_engine",
     "round_down",
@@ -202,46 +201,6 @@ def fit_distilled_tree(
     ends = tree.children_left < 0
     values = _leaf_rows(tree, ends, tree.value[:, :, 0], np.arange(classes), classes, smoothing)
     return _engine([tree], [values])
-
-
-def fit_soft_trees(
-    inputs: npt.NDArray[np.float32],
-    soft_labels: npt.NDArray[np.float32],
-    *,
-    trees: int,
-    min_leaf: int,
-    max_features: float | Literal["sqrt"] | None = None,
-    seed: int = 0,
-) -> ForestEngine:
-    """Train extremely randomised trees on probabilities instead of labels (Geurts et al. 2006).
-
-    Args:
-        inputs: float32 ``[n, features]``.
-        soft_labels: Probabilities, float32 ``[n, classes]``; rows sum to 1.
-        trees: Number of trees.
-        min_leaf: Fewest rows at a leaf.
-        max_features: Columns that each split chooses from: a share, the root of their number, or
-            all.
-        seed: Makes it repeatable.
-    """
-    model = ExtraTreesRegressor(
-        n_estimators=trees,
-        min_samples_leaf=min_leaf,
-        max_features=1.0 if max_features is None else max_features,
-        n_jobs=1,
-        random_state=seed,
-    ).fit(inputs, soft_labels)
-    classes = soft_labels.shape[1]
-    grown = [estimator.tree_ for estimator in model.estimators_]
-    return _engine(
-        grown,
-        [
-            _leaf_rows(
-                tree, tree.children_left < 0, tree.value[:, :, 0], np.arange(classes), classes, 0.0
-            )
-            for tree in grown
-        ],
-    )
 
 
 def forest_engine(model: Any, classes: int, smoothing: float = 0.0) -> ForestEngine:

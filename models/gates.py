@@ -8,10 +8,13 @@ deepest tier is right where this one is wrong, less the reverse, less what waiti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 import numpy.typing as npt
 
+from flows.compiled import compiled
+from flows.packet import Array
 from models.engines import Engine
 from models.folds import grouped_folds
 from models.uncertainty import certainty
@@ -30,15 +33,13 @@ __all__ = [
 GATES = ("benefit", "confidence", "margin", "entropy")
 """Kinds of gates."""
 
-_TREES = 30
-_MIN_LEAF = 10
-
 OUTCOMES = 2
 """Classes of a benefit gate's engine."""
 
 BENEFIT_COLUMNS = 4
 """Columns of :func:`benefit_inputs` before the tier's own."""
 _FOLDS = 4
+_LEAST = 1e-9  # that a score counts as in a logarithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,7 @@ def benefit_inputs(
         features: float32 ``[n, columns]``.
     """
     out = np.empty((len(scores), BENEFIT_COLUMNS + features.shape[1]), np.float32)
-    top = np.partition(scores, -2, axis=1)
-    out[:, 0], out[:, 1] = top[:, -1], top[:, -2]
-    out[:, 2] = -(scores * np.log(np.maximum(scores, 1e-9))).sum(axis=1)
-    out[:, 3] = scores.argmax(axis=1)
+    _summed_up(np.array(scores, np.float32, order="C"), out)
     out[:, BENEFIT_COLUMNS:] = features
     return out
 
@@ -123,18 +121,10 @@ def fit_benefit(
             0 or more.
         seed: Makes it repeatable.
     """
-    from models.forest import fit_soft_trees
+    from models.boosted import fit_shares
 
     again = np.maximum(1.0 + right_deepest.astype(np.float32) - right - price, 0.0) / 2.0
-    engine = fit_soft_trees(
-        inputs,
-        np.stack([1.0 - again, again], axis=1),
-        trees=_TREES,
-        min_leaf=_MIN_LEAF,
-        max_features=0.4,
-        seed=seed,
-    )
-    return Gate("benefit", engine)
+    return Gate("benefit", fit_shares(inputs, again, seed))
 
 
 def cross_fitted(
@@ -168,3 +158,19 @@ def cross_fitted(
 def _assured(engine: Engine, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return (1 - expected benefit) / 2: above a half where asking deeper would not pay."""
     return np.asarray(engine.scores(inputs)[:, 0])
+
+
+@compiled
+def _summed_up(scores: Array, out: Array) -> None:
+    for i in range(len(scores)):
+        best, second, entropy = 0, np.float32(-1.0), 0.0
+        for c in range(scores.shape[1]):
+            score = scores[i, c]
+            entropy -= np.float64(score) * log(max(np.float64(score), _LEAST))
+            if c == 0 or score > scores[i, best]:
+                if c:
+                    second = scores[i, best]
+                best = c
+            elif score > second:
+                second = score
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = scores[i, best], second, entropy, best

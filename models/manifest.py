@@ -65,6 +65,8 @@ class TierEntry(_Strict):
         threshold: Assurance from which on its answer is final; above 1: never sure.
         class_thresholds: The same for each class that it names, instead; None: alike for all.
         gate: What assurance is, see :mod:`models.gates`.
+        gate_engine: What of :data:`models.engines.ENGINES` a benefit gate is; in bundles of before,
+            which do not say so, a forest.
         gate_files: Names of the gate's files, in its folder ``gate<tier>``.
         cost_us: What it takes a flow, microseconds, by flows in a call; where it was trained.
         engine: Key of :data:`models.engines.ENGINES`.
@@ -83,6 +85,7 @@ class TierEntry(_Strict):
     threshold: float = Field(ge=0.0, le=2.0)
     class_thresholds: tuple[Annotated[float, Field(ge=0.0, le=2.0)], ...] | None = None
     gate: Literal["benefit", "confidence", "margin", "entropy"] = "confidence"
+    gate_engine: Literal["forest", "boosted"] = "forest"
     gate_files: tuple[_FileName, ...] = ()
     cost_us: dict[Annotated[str, Field(pattern=r"^[0-9]{1,5}$")], float] = {}
     engine: str = Field(pattern=r"^[a-z]{1,32}$")

@@ -17,7 +17,7 @@ from models.candidates import Candidate, Task
 from models.cascade import look
 from models.composition import Plan, arrange, compose, mean_cost_us, settled
 from models.composition_book import PlannedTier
-from models.costs import COST_BATCH, cost_us
+from models.costs import cost_us
 from models.gates import assurance
 from models.goals import NEVER
 from models.inputs import see
@@ -62,7 +62,7 @@ def composed(
             if name not in trained:
                 trained[name] = _trained(task, tier)
             models.append(_gated(task, trained[name], tier))
-        costs_us = [model.cost_us[COST_BATCH] for model in models]
+        costs_us = [model.cost_us for model in models]
         plan = settled(task, recalibrated(task, wanted), costs_us, goal)
         found.append((plan, models))
         taken_us = mean_cost_us(task, wanted, costs_us)

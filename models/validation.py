@@ -13,7 +13,7 @@ Plain arrays, one row or column per flow::
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.errors import BundleError
+from models.costs import COST_BATCH, call_us
 from models.yardstick import Judgements
 
 __all__ = ["VALIDATION_FILES", "Validation", "validation_from_files"]
@@ -71,14 +72,18 @@ class Validation:
 
 
 def validation_from_files(
-    files: dict[str, bytes], depths: Sequence[int], costs_us: Sequence[float], classes: int
+    files: dict[str, bytes],
+    depths: Sequence[int],
+    costs_us: Sequence[Mapping[int, float]],
+    classes: int,
 ) -> Validation:
     """Read judgements back.
 
     Args:
         files: The content of each of :data:`VALIDATION_FILES`.
         depths: First packets that each tier judges.
-        costs_us: What each tier takes a flow.
+        costs_us: What each tier takes a flow, microseconds, by flows in a call; nothing where it
+            was not measured.
         classes: Number of classes.
 
     Raises:
@@ -111,7 +116,8 @@ def validation_from_files(
                 assurance[t],
                 depth,
                 tier["wait.npy"][t],
-                cost,
+                cost.get(COST_BATCH, 0.0),
+                call_us(cost),
             )
             for t, (depth, cost) in enumerate(zip(depths, costs_us, strict=True))
         ),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from flows.compiled import compiled
 from flows.packet import Array
-from models.costs import CALL_FLOWS
+from models.costs import CALL_FLOWS, COST_BATCH
 from models.delay import Delay
 from models.goals import Assignment, Threshold
 from models.metrics import WITHIN_MS
@@ -29,6 +29,8 @@ class Judgements:
         depth: First packets that it judges.
         wait_ns: How long each flow waits for those, int64 ``[n]``.
         cost_us: What it takes a flow that it is asked about, microseconds.
+        call_us: What a call takes beside its flows, microseconds, see
+            :func:`models.costs.call_us`.
     """
 
     labels: npt.NDArray[np.int64]
@@ -36,6 +38,7 @@ class Judgements:
     depth: int
     wait_ns: npt.NDArray[np.int64]
     cost_us: float = 0.0
+    call_us: float = 0.0
 
 
 def route(
@@ -99,6 +102,7 @@ class Yardstick:
         self._wait_ms = np.stack([tier.wait_ns / 1e6 for tier in tiers])
         self._delay = Delay.against(self._wait_ms[-1])
         self._costs_us = np.array([tier.cost_us for tier in tiers])
+        self._calls_us = np.array([tier.call_us for tier in tiers])
         self._fast = sum(tier.depth == 1 for tier in tiers)
         self._base = self._judge.scores(tiers[-1].labels)
         self._base_seen = self._judge.seen(tiers[-1].labels)
@@ -160,7 +164,9 @@ class Yardstick:
         asked = np.zeros(last + 1)
         _count_asked(answered_by, self._there, asked)
         cost_us = asked / n * self._costs_us
-        call_ms = np.cumsum(cost_us) * CALL_FLOWS / 1e3
+        # Of what a flow of a large call takes, a part is the call's own.
+        own_us = cost_us - asked / n * self._calls_us / COST_BATCH
+        call_ms = np.cumsum(own_us * CALL_FLOWS + self._calls_us * (asked > 0)) / 1e3
         wait = np.zeros(4)
         _sum_waits(answered_by, self._wait_ms, call_ms, WITHIN_MS, wait)
         logs, all_ms, waited_ms, within = (wait / n).tolist()

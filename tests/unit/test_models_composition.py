@@ -107,14 +107,15 @@ def test_what_the_models_may_take_is_kept() -> None:
 
 def test_thresholds_keep_to_what_the_trained_tiers_take() -> None:
     goal = LossGoal(0.01, 12.0)
-    plan = compose(TASK, [knows("early", 1, 1.0, 0.5), DEEPEST], goal)
-    stated = [tier.judged.cost_us for tier in plan.tiers]
+    plan = compose(TASK, [knows("early", 1, 1.0, 0.5), DEEPEST], goal, "confidence")
+    stated = [tier.candidate.cost_us for tier in plan.tiers]
     same = settled(TASK, plan, stated, goal)
     assert same.assignment == plan.assignment
-    dearer = settled(TASK, plan, [1.5 * cost for cost in stated], LossGoal(0.5, 12.0))
+    half_more = [{batch: 1.5 * us for batch, us in one.items()} for one in stated]
+    dearer = settled(TASK, plan, half_more, LossGoal(0.5, 12.0))
     assert 1.5 * plan.assignment.cost_us > 12.0, "the old thresholds would take too much"
     assert dearer.assignment.cost_us <= 12.0
-    assert [tier.judged.cost_us for tier in dearer.tiers] == [1.5 * cost for cost in stated]
+    assert [tier.judged.cost_us for tier in dearer.tiers] == [1.5 * 1.0, 1.5 * 20.0]
 
 
 def test_where_cost_matters_no_slow_model_is_the_deepest() -> None:
