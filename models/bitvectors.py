@@ -29,7 +29,8 @@ FEWEST_ROWS = 4
 
 _LEAVES = 32  # of a tree, at most: bits of a word
 _LANES = 16  # flows to a vector; processors with narrower ones take several for it
-_NARROW, _WIDE = 16, 64  # flows at a time: few ones', and others, filled up
+# Flows at a time, filled up: wider than 64 gains nothing more.
+_NARROW, _MIDDLE, _WIDE = 16, 32, 64
 # Times a word of one bit, the upper five bits of the product are another number for each bit
 # (Leiserson et al. 1998, "Using de Bruijn sequences to index a 1 in a computer word").
 _DE_BRUIJN = 0x077CB531
@@ -49,7 +50,7 @@ class BitTrees:
     """
 
     used: npt.NDArray[np.int64]
-    column: npt.NDArray[np.uint64]
+    column: npt.NDArray[np.uint16]
     threshold: npt.NDArray[np.float32]
     right: npt.NDArray[np.uint32]
     starts: npt.NDArray[np.int64]
@@ -224,7 +225,9 @@ def _add(
     classes: Array,
     out: Array,
 ) -> None:
-    width = _NARROW if len(rows) <= _NARROW else _WIDE
+    width = _WIDE
+    if len(rows) <= _MIDDLE:
+        width = _NARROW if len(rows) <= _NARROW else _MIDDLE
     seen = np.zeros(len(used) * width, np.float32)  # by column, so that a node's lie side by side
     left_over = np.empty(width, np.uint32)
     sums = np.zeros((out.shape[1], width), out.dtype)
@@ -239,6 +242,8 @@ def _add(
             first, behind = starts[tree], starts[tree + 1]
             if width == _NARROW:
                 _exits(seen, column, threshold, right, first, behind, left_over, _NARROW)
+            elif width == _MIDDLE:
+                _exits(seen, column, threshold, right, first, behind, left_over, _MIDDLE)
             else:
                 _exits(seen, column, threshold, right, first, behind, left_over, _WIDE)
             _add_leaves(width, left_over, values, np.uint64(32 * tree), sums, classes[tree])

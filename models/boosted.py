@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.boosted_engines import lightgbm_engine, one_class_engine, xgboost_engine
+from models.boosted_engines import (
+    lightgbm_engine,
+    one_class_engine,
+    share_engine,
+    xgboost_engine,
+)
 from models.engines import BoostedEngine
 from models.folds import grouped_folds
 from models.forest import ClassWeight, row_weights
@@ -21,7 +26,7 @@ __all__ = ["BoostedSettings", "fit_lightgbm", "fit_shares", "fit_xgboost"]
 
 _AGREE = 1e-5  # most that the engine's probabilities may differ from the library's
 _SAMPLE = 2_000  # rows that the engine is checked on
-_SHARE_ROUNDS = 60
+_SHARE_MODELS, _SHARE_ROUNDS = 4, 60
 _WIDE = 512  # columns; of so many, such as headers' bits, most are the same in all rows
 
 
@@ -216,7 +221,8 @@ def fit_shares(
 ) -> BoostedEngine:
     """Train with LightGBM on shares instead of labels, by their cross-entropy.
 
-    Rows and columns are drawn for each tree, as little is to be learned from much noise.
+    There is little to be learned from much noise: so rows, columns and thresholds are drawn, and
+    what is said is the mean of several such models, which differ by their seeds.
 
     Args:
         inputs: float32 ``[n, features]``, no NaN.
@@ -233,26 +239,28 @@ def fit_shares(
 
     how = {
         "objective": "cross_entropy",
-        "learning_rate": 0.07,
-        "num_leaves": 20,
+        "extra_trees": True,
+        "learning_rate": 0.09,
+        "num_leaves": 31,
         "min_data_in_leaf": 20,
         "lambda_l2": 5.0,
-        "feature_fraction": 0.3,
+        "feature_fraction": 0.5,
         "bagging_fraction": 0.7,
-        "bagging_freq": 1,
+        "bagging_freq": int(len(inputs) > 1),  # of a single row, none would be drawn
         "use_missing": False,
         "zero_as_missing": False,
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": 1,
-        "seed": seed,
         "verbosity": -1,
     }
-    booster = lightgbm.train(how, lightgbm.Dataset(inputs, shares), _SHARE_ROUNDS)
-    second = np.ones(1, np.int64)
-    engine = lightgbm_engine(booster.model_to_string(), second, 2, absent=0.0)
+    data = lightgbm.Dataset(inputs, shares, free_raw_data=False)
+    seeds = np.random.SeedSequence(seed).generate_state(_SHARE_MODELS) >> 1
+    found = [lightgbm.train({**how, "seed": int(one)}, data, _SHARE_ROUNDS) for one in seeds]
+    engine = share_engine([one.model_to_string() for one in found])
     sample = _sample(inputs)
-    theirs: Any = booster.predict(sample, num_threads=1)
+    raw = np.mean([one.predict(sample, raw_score=True, num_threads=1) for one in found], axis=0)
+    theirs = 1.0 / (1.0 + np.exp(-raw))
     _check(engine, sample, np.stack([1.0 - theirs, theirs], axis=1), np.arange(2))
     return engine
 

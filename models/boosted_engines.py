@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from models.engines import BoostedEngine
 from models.forest import round_down
 
-__all__ = ["lightgbm_engine", "one_class_engine", "xgboost_engine"]
+__all__ = ["lightgbm_engine", "one_class_engine", "share_engine", "xgboost_engine"]
 
 _ABSENT = -34.5  # score of a class that no row has: a probability of 1e-15
 _ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
@@ -22,27 +23,53 @@ def lightgbm_engine(
     present: npt.NDArray[np.int64],
     classes: int,
     columns: npt.NDArray[np.int64] | None = None,
-    absent: float = _ABSENT,
 ) -> BoostedEngine:
     """Turn what LightGBM's ``model_to_string`` gave into an engine.
 
     Args:
         model: A multiclass model without categories, missing values and linear leaves.
         present: Class of each of the model's, int64 ``[model's classes]``.
-        classes: Number of classes.
+        classes: Number of classes; the others get a score near 0.
         columns: Which column of the inputs each of the model's is, int64; None: all in order.
-        absent: What the others' sums are; when left out, they get a score near 0.
 
     Raises:
         ValueError: The model is of another kind.
     """
-    head, *sections = model.partition("\nend of trees")[0].split("\nTree=")
-    if f"num_tree_per_iteration={len(present)}" not in head.split("\n"):
-        raise ValueError(f"this is no LightGBM model of {len(present)} classes, a tree for each")
     made = _Arrays()
+    _add_lightgbm(made, model, len(present), columns)
+    return made.engine(present, np.zeros(len(present)), classes)
+
+
+def share_engine(models: Sequence[str]) -> BoostedEngine:
+    """Turn what LightGBM learned of shares into an engine of two classes.
+
+    Args:
+        models: By cross-entropy, as for :func:`lightgbm_engine`; the sums are their mean, of which
+            the sigmoid is the share of class 1.
+
+    Raises:
+        ValueError: A model is of another kind.
+    """
+    made = _Arrays()
+    for model in models:
+        _add_lightgbm(made, model, 1, weight=1.0 / len(models))
+    return made.engine(np.ones(1, np.int64), np.zeros(1), 2, absent=0.0)
+
+
+def _add_lightgbm(
+    made: _Arrays,
+    model: str,
+    trees: int,
+    columns: npt.NDArray[np.int64] | None = None,
+    weight: float = 1.0,
+) -> None:
+    """Add a model of so many trees a round, its leaves so weighted."""
+    head, *sections = model.partition("\nend of trees")[0].split("\nTree=")
+    if f"num_tree_per_iteration={trees}" not in head.split("\n"):
+        raise ValueError(f"this is no LightGBM model of {trees} classes, a tree for each")
     for section in sections:
         fields = dict(line.split("=", 1) for line in section.split("\n") if "=" in line)
-        values = np.array(fields["leaf_value"].split(), np.float64)
+        values = np.array(fields["leaf_value"].split(), np.float64) * weight
         inner = len(values) - 1
         if fields["num_cat"] != "0" or fields.get("is_linear", "0") != "0":
             raise ValueError("a tree with categories or linear leaves has no engine")
@@ -66,7 +93,6 @@ def lightgbm_engine(
         if columns is not None:
             feature = columns[feature]
         made.add(feature, threshold, left, right, values)
-    return made.engine(present, np.zeros(len(present)), classes, absent)
 
 
 def xgboost_engine(model: bytes, present: npt.NDArray[np.int64], classes: int) -> BoostedEngine:
