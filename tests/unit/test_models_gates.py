@@ -83,7 +83,7 @@ def test_what_asking_brings_must_be_worth_the_wait() -> None:
     worth = better & ~long
     assert (sure[worth] < 0.5).mean() > 0.8, "a short wait is worth it"
     assert (sure[clear & ~worth] > 0.5).mean() > 0.95, "and nothing else is"
-    assert (sure[better & long] > 0.6).all(), "not a long one"
+    assert (sure[better & long] > 0.5).mean() > 0.95, "not a long one"
     assert ((sure >= 0.0) & (sure <= 1.0)).all()
 
 
