@@ -112,6 +112,22 @@ def test_flows_wait_for_the_models_of_their_call_too() -> None:
     assert (found.mean_wait_ms, found.within_16ms) == (0.0, 1.0), "packets, not models"
 
 
+def test_what_calls_take_beside_their_flows_is_waited_for_by_all_in_them() -> None:
+    true = np.zeros(4, np.int64)
+    sure = tier(true, [0.9, 0.9, 0.1, 0.1])
+    plain = [replace(sure, cost_us=100.0), replace(tier(true, np.ones(4)), cost_us=1_000.0)]
+    own = [replace(one, call_us=256.0) for one in plain]  # of a large call, 1 µs a flow
+    found, before = (
+        Yardstick(true, np.arange(4), each, np.full(4, 10)).measure((0.5,)) for each in (own, plain)
+    )
+    assert found.cost_us == before.cost_us, "it is of large calls"
+    first_ms = (CALL_FLOWS * 99 + 256) / 1e3
+    second_ms = first_ms + (CALL_FLOWS / 2 * 999 + 256) / 1e3
+    assert found.wait == pytest.approx(np.log1p([first_ms, second_ms]).mean())
+    alone = Yardstick(true, np.arange(4), own, np.full(4, 10)).measure((0.0,))
+    assert alone.wait == pytest.approx(np.log1p(first_ms)), "nobody asks the second"
+
+
 def test_a_single_tier_needs_no_thresholds() -> None:
     true, groups, tiers, sizes = fast_and_slow(100, 4)
     found = assign(true, groups, tiers[1:], sizes)

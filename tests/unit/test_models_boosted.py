@@ -14,7 +14,7 @@ import xgboost
 from flows.errors import BundleError
 from models import boosted_engines
 from models.bitvectors import bit_trees
-from models.boosted import BoostedSettings, fit_lightgbm, fit_xgboost
+from models.boosted import BoostedSettings, fit_lightgbm, fit_shares, fit_xgboost
 from models.boosted_engines import lightgbm_engine, xgboost_engine
 from models.engines import BoostedEngine, MeanEngine, OnnxEngine
 from models.forest import fit_distilled_tree, fit_extra_trees, fit_tree, row_weights
@@ -126,6 +126,32 @@ def test_columns_that_are_the_same_in_all_rows_are_left_out_of_wide_inputs() -> 
     assert fit_lightgbm(same, y, np.arange(600) // 40, CLASSES, settings).scores(same).shape == (
         600, CLASSES,
     )  # fmt: skip
+
+
+def test_shares_are_learned_from_shares() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((3_000, 6)).astype(np.float32)
+    share = np.where(x[:, 2] > 0.5, 0.8, 0.1)
+    drawn = (rng.random(3_000) < share).astype(np.float32)
+    for learned in (drawn, share.astype(np.float32)):  # certain ones or not
+        engine = fit_shares(x, learned)
+        assert engine.classes == 2
+        said = engine.scores(x)
+        np.testing.assert_allclose(said.sum(axis=1), 1.0, atol=1e-6)
+        clear = np.abs(x[:, 2] - 0.5) > 0.1
+        assert np.abs(said[clear, 1] - share[clear]).mean() < 0.1
+        np.testing.assert_array_equal(fit_shares(x, learned).scores(x), said)
+    assert not np.array_equal(
+        fit_shares(x, drawn, seed=1).scores(x), fit_shares(x, drawn).scores(x)
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 30])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_shares_of_few_rows_that_are_all_alike_are_what_is_said(rows: int, share: float) -> None:
+    x = np.random.default_rng(0).random((rows, 3)).astype(np.float32)
+    said = fit_shares(x, np.full(rows, share, np.float32)).scores(x)
+    np.testing.assert_allclose(said[:, 1], share, atol=1e-6)
 
 
 @each_fit

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from models.costs import BATCHES, COST_BATCH, cost_us
+from models.costs import BATCHES, COST_BATCH, call_us, cost_us
 
 
 @pytest.mark.parametrize("flows", [1, 5, 300, 2_000])
@@ -42,3 +42,11 @@ def test_work_is_counted_for_a_single_flow() -> None:
 def test_time_that_others_have_the_core_is_not_counted() -> None:
     found = cost_us(lambda begin, end: time.sleep(0.0005), 1_000)
     assert found[1] < 500
+
+
+def test_what_a_call_takes_beside_its_flows_is_told_from_calls_of_two_sizes() -> None:
+    found = {batch: 3.0 + 50.0 / batch for batch in BATCHES}  # 50 µs a call, 3 µs a flow
+    assert call_us(found) == pytest.approx(50.0)
+    assert call_us(dict.fromkeys(BATCHES, 3.0)) == 0.0
+    assert call_us({batch: 3.0 - 1.0 / batch for batch in BATCHES}) == 0.0, "noise"
+    assert call_us({}) == 0.0, "not measured, as in bundles of before"

@@ -81,7 +81,7 @@ def test_a_forest_is_held_to_its_size() -> None:
 
 
 def leaves(engine: ForestEngine) -> int:
-    return len(np.load(io.BytesIO(engine.files()["values.npy"])))
+    return int((load(engine.files()["feature.npy"]) < 0).sum())
 
 
 @pytest.mark.parametrize("fit", [fit_extra_trees, fit_random_forest])
@@ -91,7 +91,7 @@ def test_the_options_of_forests_are_heeded(fit: Callable[..., ForestEngine]) -> 
     assert leaves(fit(x, y, CLASSES, trees=5, seed=1, min_leaf=30)) < leaves(plain) / 2
     for other in ({"max_features": 0.2}, {"class_weight": "balanced"}, {"seed": 2}):
         engine = fit(x, y, CLASSES, trees=5, **{"seed": 1, **other})
-        assert engine.files()["values.npy"] != plain.files()["values.npy"]
+        assert engine.files() != plain.files()
 
 
 def test_rare_classes_can_be_made_to_count() -> None:
@@ -123,6 +123,55 @@ def test_training_the_network_twice_gives_the_same_file() -> None:
     )
     assert first == second
     assert b".py" not in first["model.onnx"]  # no paths of the machine that made it
+
+
+def test_leaves_that_say_the_same_are_kept_once() -> None:
+    x, y = columns(4_000)
+    engine = fit_extra_trees(x, y, CLASSES, trees=8, min_leaf=1, smoothing=3.0)
+    kept = {name.removesuffix(".npy"): load(data) for name, data in engine.files().items()}
+    assert len(np.unique(kept["values"], axis=0)) == len(kept["values"])
+    ends = np.flatnonzero(kept["feature"] < 0)
+    assert len(kept["values"]) < 0.6 * len(ends), "many hold few flows of one class"
+    apart = dict(kept, left=kept["left"].copy(), values=kept["values"][kept["left"][ends]])
+    apart["left"][ends] = np.arange(len(ends))
+    again = ForestEngine(**apart)
+    np.testing.assert_array_equal(again.scores(x), engine.scores(x))
+    assert again.files() == engine.files(), "however they come"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 64, 65])
+def test_rows_are_walked_two_by_two_and_none_is_left_out(rows: int) -> None:
+    x, y = columns(400)
+    x[::5, 1] = np.nan  # as scikit-learn, which learned of none, does not take them
+    engine = fit_extra_trees(np.nan_to_num(x), y, CLASSES, trees=6)
+    np.testing.assert_array_equal(engine.scores(x[:rows]), engine.scores(x)[:rows])
+    far = np.where(np.isnan(x), np.float32(3e38), x)
+    np.testing.assert_array_equal(engine.scores(x), engine.scores(far), "NaN goes right")
+
+
+def test_a_tree_too_wide_to_be_walked_is_refused() -> None:
+    """A node of eight bytes has no room for both a far column and far children."""
+
+    def chain(length: int, column: int) -> ForestEngine:
+        # The root's right child stands behind all nodes on its left: a chain with a leaf at each.
+        last = 2 * length + 2
+        feature = np.full(last + 3, -1, np.int16)
+        chained = np.arange(1, 2 * length, 2)
+        feature[chained], feature[[0, last]] = 0, (column, 0)
+        left, right = np.zeros((2, len(feature)), np.int32)
+        left[chained], right[chained] = chained + 1, chained + 2
+        left[[0, last]], right[[0, last]] = (1, last + 1), (last, last + 2)
+        nothing, root = np.zeros(len(feature), np.float32), np.zeros(1, np.int32)
+        return ForestEngine(feature, nothing, left, right, root, np.float32([[0.5, 0.5]]))
+
+    narrow = chain(70_000, 40)
+    assert narrow.scores(np.zeros((1, 41), np.float32)).tolist() == [[0.5, 0.5]]
+    with pytest.raises(BundleError, match="too large to be walked"):
+        chain(70_000, 16_384)
+
+
+def load(data: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def broken(**changes: np.ndarray) -> dict[str, bytes]:
