@@ -18,7 +18,7 @@ COST_BATCH = 256
 CALL_FLOWS = 64
 """Flows that a service judges in a call: each one waits for all of them."""
 
-_FEW = 16
+_FEW = 16  # the other of BATCHES that calls are told from
 
 _ROUNDS = 5
 _ROUND_S = 0.01

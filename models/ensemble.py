@@ -137,7 +137,9 @@ class ForestEngine(_Trees):
         # Most leaves hold few flows of one class, and say one of some hundred things: together
         # these fit into the caches, while each leaf's own would come from memory.
         values, at = _distinct(values)
-        trees["left"] = np.where(feature == _LEAF, at[left * (feature == _LEAF)], left)
+        ends = feature == _LEAF
+        trees["left"] = left.copy()
+        trees["left"][ends] = at[left[ends]]
         self._arrays = {**trees, "values": values}
         self._walked = walked_trees(**trees, leaves=len(values))
         none = np.zeros((1, self.classes), np.float32)  # what walks without a tree end at

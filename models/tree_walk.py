@@ -154,7 +154,7 @@ def _walk(nodes: Array, shift: np.uint32, roots: Array, tree: int, row: Array, o
 
 @compiled
 def _leaf(nodes: Array, node: int) -> Any:
-    return np.int64(nodes[node].leaf & np.uint32(0x3FFFFF))
+    return np.int64(nodes[node].leaf & np.uint32(_LEAVES - 1))
 
 
 # Four trees by four, so that their nodes stay in the cache for all rows. Each row's sum is made
