@@ -27,6 +27,7 @@ __all__ = ["BoostedSettings", "fit_lightgbm", "fit_shares", "fit_xgboost"]
 _AGREE = 1e-5  # most that the engine's probabilities may differ from the library's
 _SAMPLE = 2_000  # rows that the engine is checked on
 _SHARE_MODELS, _SHARE_ROUNDS = 4, 60
+_BEYOND = 3  # rows: as many as LightGBM puts into a bin at least
 _WIDE = 512  # columns; of so many, such as headers' bits, most are the same in all rows
 
 
@@ -246,7 +247,7 @@ def fit_shares(
         "lambda_l2": 5.0,
         "feature_fraction": 0.5,
         "bagging_fraction": 0.7,
-        "bagging_freq": int(len(inputs) > 1),  # of a single row, none would be drawn
+        "bagging_freq": 1,
         "use_missing": False,
         "zero_as_missing": False,
         "deterministic": True,
@@ -254,7 +255,15 @@ def fit_shares(
         "num_threads": 1,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(inputs, shares, free_raw_data=False)
+    # LightGBM draws any threshold of a column but its last one, so a column of two values would
+    # never be split: rows of no weight, beyond all others, make room for it.
+    beyond = inputs.max(axis=0) + np.maximum(np.abs(inputs.max(axis=0)), 1.0)
+    data = lightgbm.Dataset(
+        np.concatenate([inputs, np.tile(beyond.astype(np.float32), (_BEYOND, 1))]),
+        np.concatenate([shares, np.full(_BEYOND, shares.mean(), np.float32)]),
+        weight=np.repeat([1.0, 0.0], [len(inputs), _BEYOND]),
+        free_raw_data=False,
+    )
     seeds = np.random.SeedSequence(seed).generate_state(_SHARE_MODELS) >> 1
     found = [lightgbm.train({**how, "seed": int(one)}, data, _SHARE_ROUNDS) for one in seeds]
     engine = share_engine([one.model_to_string() for one in found])

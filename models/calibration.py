@@ -41,8 +41,8 @@ _MOST_KNOTS = 200
 _FLOOR = 1e-4  # scores below count as this: no number of trees that name no such class proves it
 _COLDEST, _HOTTEST = 0.05, 20.0
 _FURTHEST = 10.0  # that the logarithm of the odds may be shifted
-_TRIALS = 25  # temperatures that are tried at a time, evenly spread in logarithms
-_ROUNDS = 3  # each around the best one of the round before
+_TRIALS = 11  # temperatures that are tried at a time, evenly spread in logarithms
+_ROUNDS = 4  # each around the best one of the round before
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ _FEW = 16  # the other of BATCHES that calls are told from
 
 _ROUNDS = 5
 _ROUND_S = 0.01
-_ROUND_CALLS = 200
-_OTHERS = 1 << 19  # float64: 4 MiB, more than the caches that a core has for itself
+_ROUND_CALLS = 40
+_OTHERS = 1 << 18  # float64: 2 MiB, as much as a core has caches for itself
 
 
 def cost_us(ask: Callable[[int, int], object], flows: int) -> dict[int, float]:
@@ -39,7 +39,7 @@ def cost_us(ask: Callable[[int, int], object], flows: int) -> dict[int, float]:
         flows: How many there are.
     """
     found = {}
-    others = np.zeros(_OTHERS)
+    others = np.ones(_OTHERS)  # zeros would be one page of memory, again and again
     for batch in BATCHES:
         size = min(batch, flows)
         ask(0, size)
