@@ -31,8 +31,8 @@ def cost_us(ask: Callable[[int, int], object], flows: int) -> dict[int, float]:
 
     It is CPU time, as engines use one thread: while others have the core, nothing is counted. And
     it is the least of several rounds: what else the machine does can only add to it. Before each
-    call others' data have been in the core's caches, as other tiers' have in a service: by itself a
-    forest would find its trees there, and take half the time.
+    call others' data have been in the core's caches, as other tiers' have in a service: where a
+    forest finds its trees there, calls of few flows take as little as half as long.
 
     Args:
         ask: Does the work for the flows from the first number to below the second.
