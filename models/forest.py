@@ -92,7 +92,8 @@ def fit_extra_trees(
         labels: Class of each row, int64 ``[n]``.
         classes: Number of classes.
         trees: Number of trees.
-        most_bytes: How large the engine's arrays may be; leaves hold more rows if need be.
+        most_bytes: How large the engine's arrays may be if no two leaves say the same; leaves hold
+            more rows if need be.
         min_leaf: Fewest rows at a leaf.
         max_features: Columns that each split chooses from: a share, the root of their number, or
             all: a port tells only when split on finely, so it is looked at each time.
@@ -133,7 +134,8 @@ def fit_random_forest(
         labels: Class of each row, int64 ``[n]``.
         classes: Number of classes.
         trees: Number of trees.
-        most_bytes: How large the engine's arrays may be; leaves hold more rows if need be.
+        most_bytes: How large the engine's arrays may be if no two leaves say the same; leaves hold
+            more rows if need be.
         min_leaf: Fewest rows at a leaf.
         max_features: Columns that each split chooses from: a share, the root of their number, or
             all.
