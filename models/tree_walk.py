@@ -173,7 +173,7 @@ def _average(
     out: Array,
 ) -> None:
     shift = np.uint32(bits)
-    for tree in range(0, len(roots), 4):
+    for tree in range(0, len(roots), _TREES):
         for i in range(0, len(rows), 2):
             j = min(i + 1, len(rows) - 1)
             a, b, c, d, p, q, r, s = _walk(nodes, shift, roots, tree, rows[i], rows[j])
@@ -197,13 +197,13 @@ def _add(
     rows: Array, nodes: Array, roots: Array, bits: int, classes: Array, values: Array, sums: Array
 ) -> None:
     shift = np.uint32(bits)
-    for tree in range(0, len(roots), 4):
+    for tree in range(0, len(roots), _TREES):
         for i in range(0, len(rows), 2):
             j = min(i + 1, len(rows) - 1)
             a, b, c, d, p, q, r, s = _walk(nodes, shift, roots, tree, rows[i], rows[j])
-            _add_leaves(values, a, b, c, d, classes[tree : tree + 4], sums[i])
+            _add_leaves(values, a, b, c, d, classes[tree : tree + _TREES], sums[i])
             if j > i:
-                _add_leaves(values, p, q, r, s, classes[tree : tree + 4], sums[j])
+                _add_leaves(values, p, q, r, s, classes[tree : tree + _TREES], sums[j])
 
 
 @compiled
